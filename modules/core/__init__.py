@@ -1,0 +1,1 @@
+"""The nouns of Colloquy: values and protocols that depend on the standard library alone."""
