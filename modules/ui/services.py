@@ -113,7 +113,7 @@ class Chats(Protocol):
         """Delete a trashed chat for good, from tables, index and journals; "" empties the trash."""
 
     def origin(self, run: str) -> Node | None:
-        """The node that a run writes to, as it was at the run's start (its text is what the run goes on from); None if unknown."""
+        """The node a run writes to, as it was at the start (its text is what the run goes on from); None if unknown."""
 
 
 class Run(Protocol):
