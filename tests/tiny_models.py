@@ -59,7 +59,8 @@ def _write_tokenizer(folder: Path) -> int:
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "tokenizer_config.json", {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIALS[0], "eos_token": SPECIALS[2],
-        "pad_token": SPECIALS[0], "model_max_length": CONTEXT, "clean_up_tokenization_spaces": False, "add_bos_token": False, "chat_template": TEMPLATE})
+        "pad_token": SPECIALS[0], "model_max_length": CONTEXT, "clean_up_tokenization_spaces": False,
+        "add_bos_token": False, "chat_template": TEMPLATE})
     return int(tokenizer.get_vocab_size())
 
 
