@@ -1,0 +1,195 @@
+"""Models by name and runs by id: load, unload, swap, start, stop, follow."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import AppError, BadRequest, Busy, Cancelled, Conflict, NoModel, NotFound, WorkerDied
+from ..core.events import Event, Request, Started
+from ..core.loader import LoaderSpec, ModelFile
+from ..core.params import ignored_params
+from ..models.catalog import Catalog
+from ..text.splitter import Splitter, detect_marks, starts_inside
+from ..text.template import TemplateRenderer
+from .generation import Generation
+from .loading import Loading
+from .models import Held, LoadWatch
+from .prompt import Prompt, PromptBuilder
+from .run import Run
+
+KEPT_SECONDS = 60.0  # an ended run can be followed this long, for pages that reconnect
+
+
+class Engine:
+    """Owns the models and the runs. Everything here happens on one event loop; nothing needs a lock.
+
+    `loaders` are the specs by name; `log_dir` holds one log a worker; at most `max_models` are held at a time and at most
+    `max_queue` runs wait for one.
+    """
+
+    def __init__(self, catalog: Catalog, loaders: Mapping[str, LoaderSpec], *, log_dir: Path, max_models: int = 1,
+                 max_queue: int = 64) -> None:
+        self.catalog = catalog
+        self.loaders = dict(loaders)
+        self.watch = LoadWatch()
+        self._max_queue = max_queue
+        self._renderer = TemplateRenderer()
+        self._held: dict[str, Held] = {}
+        self._runs: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loading = Loading(self._held, self.watch, self.loaders, log_dir=log_dir, max_models=max_models, lost=self._lost)
+
+    # Models
+
+    @property
+    def models(self) -> list[Held]:
+        """The loaded models, the one used last first."""
+        return sorted((held for held in self._held.values() if not held.retiring), key=lambda held: -held.used_at)
+
+    async def load(self, name: str, *, loader: str = "", options: Mapping[str, Any] | None = None) -> Held:
+        """Load a model by its catalog name or path; progress is told by `watch`.
+
+        Raises NotFound, LoadFailed, OutOfMemory, WorkerDied, Conflict while another load runs, Cancelled after `cancel_load`.
+        """
+        file = await asyncio.to_thread(self.catalog.find, name)
+        return await self._loading.load(file, loader=loader, options=options)
+
+    def cancel_load(self) -> bool:
+        """Stop the load under way; False where there is none."""
+        return self._loading.cancel()
+
+    async def unload(self, name: str) -> None:
+        """Unload a model; its runs end as cancelled with the text they have."""
+        held = self.held(name)
+        for run in list(held.runs.values()):
+            run.cancel()
+        await self._loading.release(held)
+
+    def held(self, name: str = "") -> Held:
+        """The loaded model of that name, or for "" the one used last; raises NoModel or NotFound."""
+        models = self.models
+        if not models:
+            if self._loading.busy:
+                raise NoModel(f"{self.watch.state.name} is still loading; try again when it is ready.")
+            raise NoModel("No model is loaded. Load one in the Model tab, or by POST /v1/internal/model/load.")
+        if not name:
+            return models[0]
+        for held in models:
+            if held.name == name:
+                return held
+        raise NotFound(f"The model {name!r} is not loaded; loaded: {', '.join(held.name for held in models)}.", param="model")
+
+    async def close(self) -> None:
+        """Stop all runs and end all processes."""
+        self._loading.cancel()
+        for run in list(self._runs.values()):
+            run.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for held in list(self._held.values()):
+            await self._loading.release(held)
+        await self._renderer.close()
+
+    # Text and tokens
+
+    async def tokenize(self, text: str, *, control: bool = False, model: str = "") -> list[int]:
+        return (await self.held(model).worker.tokenize([(text, control)]))[0]
+
+    async def detokenize(self, ids: Sequence[int], *, model: str = "") -> str:
+        """The text of these ids; incomplete characters at the cut become U+FFFD."""
+        held = self.held(model)
+        bad = next((i for i in ids if not 0 <= i < held.facts.vocab_size), None)
+        if bad is not None:
+            raise BadRequest(f"Token id {bad} is outside the vocabulary (0 to {held.facts.vocab_size - 1}).", param="tokens")
+        return (await held.worker.detokenize(list(ids))).decode("utf-8", "replace")
+
+    async def prompt(self, request: Request) -> Prompt:
+        """The prompt this request would be given, without running it."""
+        return await PromptBuilder(self._renderer, self.held(request.model).worker).build(request)
+
+    # Runs
+
+    @property
+    def live_runs(self) -> list[Run]:
+        return [run for run in self._runs.values() if not run.done]
+
+    def run(self, id: str) -> Run:
+        """A live run, or one that ended within the last minute; raises NotFound."""
+        found = self._runs.get(id)
+        if found is None:
+            raise NotFound(f"The run {id!r} is over or unknown.")
+        return found
+
+    def start(self, request: Request, *, listener: Callable[[Run, Sequence[Event]], None] | None = None, run_id: str = "") -> Run:
+        """Begin a run and return at once; what goes wrong later is its Failed event.
+
+        Raises NoModel, NotFound, or Busy where the queue is full, before anything is begun. Without a seed one is drawn, so that
+        every reply can be repeated.
+        """
+        held = self.held(request.model)
+        if len(held.runs) >= held.facts.slots + self._max_queue:
+            raise Busy(f"{len(held.runs)} replies are running or waiting for {held.name}; try again in a moment.")
+        if request.params.seed < 0:
+            request = replace(request, params=replace(request.params, seed=secrets.randbelow(2**32 - 1)))
+        held.used_at = asyncio.get_running_loop().time()
+        run = Run(run_id or secrets.token_hex(12), request, model=held.name, loader=held.spec.name,
+                  quantization=held.file.quantization, listener=listener)
+        self._runs[run.id] = held.runs[run.id] = run
+        task = asyncio.create_task(self._drive(run, held), name=f"run {run.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    async def _drive(self, run: Run, held: Held) -> None:
+        """Prepare the prompt, hand it to the worker, and see the run to its end."""
+        task = asyncio.current_task()
+        run.on_cancel = task.cancel if task is not None else None
+        try:
+            prompt = await PromptBuilder(self._renderer, held.worker).build(run.request)
+            self._hand_over(run, held, prompt)
+            await run.wait()
+        except asyncio.CancelledError:
+            if run.done:
+                raise
+            run.fail(Cancelled("Stopped before the reply began."))
+        except AppError as error:
+            run.fail(error)
+        finally:
+            held.runs.pop(run.id, None)
+            held.used_at = asyncio.get_running_loop().time()
+            asyncio.get_running_loop().call_later(KEPT_SECONDS, self._runs.pop, run.id, None)
+
+    def _hand_over(self, run: Run, held: Held, prompt: Prompt) -> None:
+        request = run.request
+        params = request.params
+        honoured = held.spec.params
+
+        def started(cached: int) -> Started:
+            return Started(run.id, held.name, held.spec.name, len(prompt.ids), cached, held.facts.context, params.seed,
+                           dropped=prompt.dropped, keep_from=prompt.keep_from,
+                           ignored=tuple(ignored_params(params, honoured)), quantization=held.file.quantization)
+
+        splitter = Splitter(params.stop, held.marks, bool(held.marks) and starts_inside(prompt.text, held.marks))
+        generation = Generation(run, splitter, n_prompt=len(prompt.ids), started=started,
+                                stop_worker=lambda: held.worker.remove(run.id))
+        run.on_cancel = generation.cancel
+        key = f"{request.owner}/{request.cache_key}"
+        held.worker.add(run.id, prompt.ids, params, key, generation.receive)
+
+    def _lost(self, held: Held, error: WorkerDied) -> None:
+        """A worker died: its runs are told by their sinks; the model is no longer held."""
+        self._held.pop(held.name, None)
+        for run in list(held.runs.values()):
+            run.fail(error)
+
+
+def marks_of(file: ModelFile, special: Mapping[int, str], template: str) -> Any:
+    """The reasoning marks of a model, from its template and its special tokens."""
+    del file
+    return detect_marks(template, tuple(special.values()))

@@ -1,0 +1,132 @@
+"""From what a worker sends to what a run tells: channels, stop strings, usage and timings of one generation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from ..core.events import Delta, EndReason, Event, Failed, Finished, Prefill, Queued, Started, Timings, Usage
+from ..core.loader import Prefilled, RunFailed, Token
+from ..text.splitter import Splitter
+from ..worker.frames import Admitted, Waiting, WorkerEvent
+from .run import Run
+
+
+class Generation:
+    """Turns batches of worker events into batches of run events; on the event loop.
+
+    `stop_worker` tells the worker to forget the run: at a stop string or a cancel. `started` builds the Started event once the
+    number of cached tokens is known. Deltas of one batch and channel are joined, so a reader's cost follows batches, not tokens.
+    """
+
+    def __init__(self, run: Run, splitter: Splitter, *, n_prompt: int, started: Callable[[int], Started],
+                 stop_worker: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._run = run
+        self._splitter = splitter
+        self._n_prompt = n_prompt
+        self._started = started
+        self._stop_worker = stop_worker
+        self._clock = clock
+        self._asked = clock()
+        self._admitted: float | None = None
+        self._first_token: float | None = None
+        self._last_token: float | None = None
+        self._reasoned: float | None = None
+        self._has_reasoning = False
+        self._cached = 0
+        self._ids: list[int] = []
+
+    def receive(self, batch: Sequence[WorkerEvent]) -> None:
+        """The worker's sink; after the run's end it does nothing."""
+        if self._run.done:
+            return
+        out: list[Event] = []
+        for item in batch:
+            if isinstance(item, Token):
+                self._token(item, out)
+            elif isinstance(item, Prefilled):
+                out.append(Prefill(item.done, item.total))
+            elif isinstance(item, Admitted):
+                self._admitted = self._clock()
+                self._cached = item.cached
+                out.append(self._started(item.cached))
+            elif isinstance(item, Waiting):
+                out.append(Queued(item.position))
+            elif isinstance(item, RunFailed):
+                out.extend(self._splitter.flush())
+                out.append(Failed(item.error, self._usage()))
+            if out and isinstance(out[-1], (Finished, Failed)):
+                break
+        self._run.publish(_joined(out))
+
+    def cancel(self) -> None:
+        """End now with what there is; the worker hears of it at its next step."""
+        if self._run.done:
+            return
+        self._stop_worker()
+        out: list[Event] = []
+        if self._admitted is None:
+            out.append(self._started(0))
+        self._finish("cancelled", out)
+        self._run.publish(_joined(out))
+
+    def _token(self, token: Token, out: list[Event]) -> None:
+        now = self._clock()
+        self._first_token = self._first_token or now
+        self._last_token = now
+        self._ids.append(token.id)
+        deltas = self._splitter.feed(token)
+        out.extend(deltas)
+        for delta in deltas:
+            self._has_reasoning = self._has_reasoning or delta.channel == "reasoning"
+            if delta.channel == "text" and self._reasoned is None:
+                self._reasoned = now
+        if self._splitter.stop_string:
+            if token.finish is None:
+                self._stop_worker()
+            self._finish("stop_string", out)
+        elif token.finish is not None:
+            self._finish(token.finish, out)
+
+    def _finish(self, reason: EndReason, out: list[Event]) -> None:
+        out.extend(self._splitter.flush())
+        out.append(Finished(reason, self._usage(), self._timings(), tuple(self._ids), self._splitter.stop_string))
+
+    def _usage(self) -> Usage:
+        return Usage(self._n_prompt, len(self._ids), self._cached)
+
+    def _timings(self) -> Timings:
+        now = self._clock()
+        admitted = self._admitted if self._admitted is not None else now
+        first = self._first_token if self._first_token is not None else now
+        last = self._last_token if self._last_token is not None else first
+        reasoned = (self._reasoned or last) - first if self._has_reasoning else None
+        return Timings(admitted - self._asked, max(first - admitted, 0.0), last - first, reasoned)
+
+
+def _joined(events: list[Event]) -> list[Event]:
+    """The events with neighbouring deltas of one channel made one; only the last of neighbouring Prefills stays."""
+    joined: list[Event] = []
+    group: list[Delta] = []
+
+    def close_group() -> None:
+        if len(group) == 1:
+            joined.append(group[0])
+        elif group:
+            tokens = tuple(token for delta in group for token in delta.tokens)
+            joined.append(Delta("".join(delta.text for delta in group), group[0].channel, tokens))
+        group.clear()
+
+    for event in events:
+        if isinstance(event, Delta):
+            if group and group[0].channel != event.channel:
+                close_group()
+            group.append(event)
+            continue
+        close_group()
+        if isinstance(event, Prefill) and joined and isinstance(joined[-1], Prefill):
+            joined[-1] = event
+        else:
+            joined.append(event)
+    close_group()
+    return joined

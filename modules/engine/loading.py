@@ -1,0 +1,168 @@
+"""Loading and letting go of models: one load at a time, the old model kept until the new one works where memory allows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import registry
+from ..core.errors import AppError, Cancelled, Conflict, LoadFailed, WorkerDied
+from ..core.knobs import parse_values
+from ..core.loader import LoaderSpec, ModelFile
+from ..models import memory
+from ..text.splitter import detect_marks
+from ..worker.client import WorkerClient
+from .models import Held, LoadState, LoadWatch
+
+
+class Loading:
+    """Changes which models are held; on the event loop. `lost` hears of a worker that died by itself."""
+
+    def __init__(self, held: dict[str, Held], watch: LoadWatch, loaders: Mapping[str, LoaderSpec], *, log_dir: Path,
+                 max_models: int, lost: Callable[[Held, WorkerDied], None]) -> None:
+        self._held = held
+        self._watch = watch
+        self._loaders = loaders
+        self._log_dir = log_dir
+        self._max_models = max_models
+        self._lost = lost
+        self._task: asyncio.Task[Held] | None = None
+        self._releases: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def cancel(self) -> bool:
+        if not self.busy or self._task is None:
+            return False
+        self._task.cancel()
+        return True
+
+    async def load(self, file: ModelFile, *, loader: str, options: Mapping[str, Any] | None) -> Held:
+        """Load in a task of its own, so that a caller who leaves does not cancel it; only `cancel` does."""
+        if self.busy:
+            raise Conflict(f"{self._watch.state.name} is being loaded; wait for it or cancel it first.")
+        self._task = asyncio.create_task(self._load(file, loader, options), name=f"load {file.name}")
+        try:
+            return await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            if self._task.cancelled():
+                raise Cancelled(f"Loading {file.name} was cancelled.") from None
+            raise
+
+    async def release(self, held: Held) -> None:
+        """End a model's process; safe to call twice."""
+        held.retiring = True
+        held.worker.on_death = None
+        if self._held.get(held.name) is held:
+            del self._held[held.name]
+        await held.worker.close()
+
+    async def _load(self, file: ModelFile, loader: str, options: Mapping[str, Any] | None) -> Held:
+        self._watch.set(LoadState("loading", file.name, loader, 0.0, "Reading the file's headers"))
+        try:
+            spec = self._spec(file, loader)
+            self._watch.set(LoadState("loading", file.name, spec.name, 0.0, "Looking at memory"))
+            complete = await asyncio.to_thread(self._options, file, spec, options)
+            held = await self._exchange(file, spec, complete)
+        except asyncio.CancelledError:
+            self._watch.set(LoadState("cancelled", file.name, loader, 0.0, "Cancelled"))
+            raise
+        except AppError as error:
+            self._watch.set(LoadState("failed", file.name, loader, 0.0, error.message, error.log, error))
+            raise
+        except Exception as error:
+            failure = LoadFailed(f"Loading {file.name} failed unexpectedly: {error!r}. Please report this with the log.")
+            self._watch.set(LoadState("failed", file.name, loader, 0.0, failure.message, "", failure))
+            raise failure from error
+        self._watch.set(LoadState("ready", file.name, spec.name, 1.0, "Ready"))
+        return held
+
+    def _spec(self, file: ModelFile, loader: str) -> LoaderSpec:
+        if file.problem:
+            raise LoadFailed(f"{file.name}: {file.problem}")
+        if not loader:
+            return registry.choose(file)
+        spec = self._loaders.get(loader)
+        if spec is None:
+            raise LoadFailed(f"There is no loader {loader!r}; there are: {', '.join(sorted(self._loaders))}.", param="loader")
+        missing = registry.missing(spec)
+        if missing:
+            raise LoadFailed(f"The loader {spec.name} needs {', '.join(missing)}, which is not installed. Run: {spec.install}")
+        if spec.accepts(file) <= 0:
+            raise LoadFailed(f"The loader {spec.name} cannot load {file.name}, which is {file.format}.", param="loader")
+        return spec
+
+    def _options(self, file: ModelFile, spec: LoaderSpec, given: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Every option of the loader: as given, else what suits this machine, else the knob's default."""
+        parsed, unknown = parse_values(spec.options, given or {})
+        if unknown:
+            raise LoadFailed(f"The loader {spec.name} has no option {', '.join(unknown)}; it has: {', '.join(spec.options)}.",
+                             param="options")
+        defaults = {name: knob.default for name, knob in spec.options.items()}
+        return {**defaults, **memory.default_options(file, spec, memory.free_ram(), memory.free_vram()), **parsed}
+
+    async def _exchange(self, file: ModelFile, spec: LoaderSpec, options: dict[str, Any]) -> Held:
+        """Load the new model and let go of the one it replaces; before, where both fit in memory; else after, with a way back."""
+        old = self._to_replace(file.name)
+        if old is None:
+            return await self._start(file, spec, options)
+        both_fit = await asyncio.to_thread(_fits, file, options)
+        if both_fit:
+            new = await self._start(file, spec, options)
+            self._retire_when_idle(old)
+            return new
+        for run in list(old.runs.values()):
+            run.cancel()
+        await self.release(old)
+        try:
+            return await self._start(file, spec, options)
+        except (AppError, asyncio.CancelledError):
+            self._watch.set(LoadState("loading", old.name, old.spec.name, 0.0, f"Bringing back {old.name}"))
+            await asyncio.shield(self._start(old.file, old.spec, old.options))
+            raise
+
+    def _to_replace(self, name: str) -> Held | None:
+        if name in self._held:
+            return self._held[name]
+        if len(self._held) < self._max_models:
+            return None
+        return min(self._held.values(), key=lambda held: held.used_at)
+
+    async def _start(self, file: ModelFile, spec: LoaderSpec, options: dict[str, Any]) -> Held:
+        def progress(fraction: float, what: str) -> None:
+            self._watch.set(LoadState("loading", file.name, spec.name, fraction, what))
+
+        log = self._log_dir / (re.sub(r"[^A-Za-z0-9._-]+", "-", file.name)[-80:] + ".log")
+        worker = await WorkerClient.start(loader=spec.name, path=file.path, options=options, log_path=log, on_progress=progress)
+        facts = worker.facts
+        held = Held(file, spec, options, worker, detect_marks(facts.chat_template, tuple(facts.special_tokens.values())))
+        worker.on_death = lambda error: self._lost(held, error)
+        self._held[file.name] = held
+        return held
+
+    def _retire_when_idle(self, old: Held) -> None:
+        """Let running replies end first; no new one starts on it."""
+        old.retiring = True
+        if self._held.get(old.name) is old:
+            del self._held[old.name]
+
+        async def wait_and_release() -> None:
+            for run in list(old.runs.values()):
+                async for _ in run.follow(len(run.events)):
+                    pass
+            await self.release(old)
+
+        task = asyncio.create_task(wait_and_release(), name=f"retire {old.name}")
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+
+def _fits(file: ModelFile, options: Mapping[str, Any]) -> bool:
+    """Whether the model fits beside what is loaded now, with a tenth to spare."""
+    needed = memory.forecast(file, options).total_bytes * 1.1
+    return needed <= memory.free_ram() and (not memory.free_vram() or needed <= memory.free_vram())

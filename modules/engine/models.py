@@ -1,0 +1,79 @@
+"""The models the engine holds, and how a load is going."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import asyncio
+
+from ..core.errors import AppError
+from ..core.loader import LoaderSpec, ModelFacts, ModelFile
+from ..text.splitter import ReasoningMarks
+from ..worker.client import WorkerClient
+from .run import Run
+
+LoadStatus = Literal["idle", "loading", "ready", "failed", "cancelled"]
+
+
+@dataclass
+class Held:
+    """A loaded model and its process; the engine alone changes it, on the event loop.
+
+    options: as asked, parsed and complete; facts.options says how they came out. runs: those not yet ended, by id.
+    """
+
+    file: ModelFile
+    spec: LoaderSpec
+    options: dict[str, Any]
+    worker: WorkerClient
+    marks: ReasoningMarks | None
+    runs: dict[str, Run] = field(default_factory=dict)
+    used_at: float = field(default_factory=time.monotonic)
+    retiring: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self.worker.facts
+
+
+@dataclass(frozen=True)
+class LoadState:
+    """One moment of a load: what a progress bar shows. `error` is set when status is failed; fraction is 0..1."""
+
+    status: LoadStatus = "idle"
+    name: str = ""
+    loader: str = ""
+    fraction: float = 0.0
+    what: str = ""
+    log: str = ""
+    error: AppError | None = None
+
+
+class LoadWatch:
+    """The newest LoadState, and readers that wait for the next; on the event loop."""
+
+    def __init__(self) -> None:
+        self.state = LoadState()
+        self._changed = asyncio.Event()
+
+    def set(self, state: LoadState) -> None:
+        self.state = state
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def follow(self) -> AsyncIterator[LoadState]:
+        """The state now and each later one (a slow reader skips some), until it is no longer loading."""
+        while True:
+            changed = self._changed
+            state = self.state
+            yield state
+            if state.status != "loading":
+                return
+            await changed.wait()

@@ -1,0 +1,125 @@
+"""From a request to prompt ids: template, spans, the cut that makes it fit, spliced ids, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..core.errors import BadRequest, ContextTooLong
+from ..core.events import Request
+from ..core.loader import ModelFacts
+from ..core.messages import Message
+from ..text import spans as text_spans
+from ..text.pieces import pieces
+from ..text.template import DEFAULT_TEMPLATE, TemplateRenderer
+from ..text.window import choose_cut
+from ..worker.client import WorkerClient
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the loader is given. keep_from: index of the first message kept after the system messages; dropped: how many went."""
+
+    ids: tuple[int, ...]
+    text: str
+    keep_from: int = 0
+    dropped: int = 0
+
+
+class PromptBuilder:
+    """Builds prompts for one worker's model; on the event loop. Tokenizing happens in the worker, rendering in the template child."""
+
+    def __init__(self, renderer: TemplateRenderer, worker: WorkerClient) -> None:
+        self._renderer = renderer
+        self._worker = worker
+
+    @property
+    def _facts(self) -> ModelFacts:
+        return self._worker.facts
+
+    async def build(self, request: Request) -> Prompt:
+        """The prompt; raises ContextTooLong with the counts where it does not fit and may not be cut."""
+        if not request.messages:
+            return await self._plain(request)
+        room = self._facts.context - self._reserve(request)
+        first = first_after_system(request.messages)
+        keep_from = max(request.keep_from, first)
+        ids, text = await self._render(request, keep_from)
+        if len(ids) > room and request.truncate:
+            sizes = await self._sizes(request)
+            fixed = sum(sizes[:first]) + max(0, len(ids) - sum(sizes[:first]) - sum(sizes[keep_from:]))
+            while len(ids) > room:
+                cut = choose_cut([*sizes[first:]], fixed, room, keep_from - first) + first
+                if cut <= keep_from:
+                    break
+                keep_from = cut
+                ids, text = await self._render(request, keep_from)
+                fixed += max(0, len(ids) - room)
+        self._check_room(ids, request)
+        return Prompt(tuple(ids), text, keep_from=keep_from if keep_from > first else 0, dropped=keep_from - first)
+
+    async def _plain(self, request: Request) -> Prompt:
+        if request.prompt_ids:
+            bad = next((i for i in request.prompt_ids if not 0 <= i < self._facts.vocab_size), None)
+            if bad is not None:
+                raise BadRequest(f"Token id {bad} is outside the model's vocabulary (0 to {self._facts.vocab_size - 1}).", param="prompt")
+            ids = list(request.prompt_ids)
+        else:
+            ids = (await self._worker.tokenize([(request.text, request.control)]))[0]
+            ids = self._with_bos(ids)
+        if not ids:
+            raise BadRequest("The prompt is empty; write at least one character to continue from.", param="prompt")
+        if request.truncate:
+            room = self._facts.context - self._reserve(request)
+            ids = ids[-room:] if len(ids) > room else ids
+        self._check_room(ids, request)
+        return Prompt(tuple(ids), request.text)
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
+        bos = self._facts.bos_id
+        if self._facts.add_bos and bos is not None and ids[:1] != [bos]:
+            return [bos, *ids]
+        return ids
+
+    def _reserve(self, request: Request) -> int:
+        """Cells kept free for the reply: what was asked for, but at most a quarter of the context."""
+        quarter = self._facts.context // 4
+        return min(request.params.max_tokens or quarter, quarter)
+
+    def _check_room(self, ids: Sequence[int], request: Request) -> None:
+        context = self._facts.context
+        if len(ids) >= context:
+            raise ContextTooLong(
+                f"The prompt has {len(ids)} tokens and the model's context holds {context}, with at least one for the reply. "
+                "Shorten the prompt, or load the model with a larger context.", param="messages" if request.messages else "prompt")
+
+    async def _sizes(self, request: Request) -> list[int]:
+        """Tokens of each message's content; spliced ids count as they are."""
+        texts = [(m.text, False) for m in request.messages]
+        counts = [len(ids) for ids in await self._worker.tokenize(texts)]
+        return [len(request.spliced.get(index, ())) or count for index, count in enumerate(counts)]
+
+    async def _render(self, request: Request, keep_from: int) -> tuple[list[int], str]:
+        """Ids and text of the system messages and of those from keep_from on."""
+        first = first_after_system(request.messages)
+        indices = [*range(first), *range(keep_from, len(request.messages))]
+        rendered = await text_spans.build(
+            self._renderer, self._facts.chat_template or DEFAULT_TEMPLATE, [request.messages[i] for i in indices],
+            bos_token=self._facts.bos_text, eos_token=self._facts.eos_text, add_generation_prompt=not request.continue_last,
+            continue_final_message=request.continue_last)
+        spliced = {place: self._without_eog(request.spliced[index]) for place, index in enumerate(indices)
+                   if request.spliced.get(index)}
+        parts = pieces(rendered, tuple(self._facts.special_tokens.values()), spliced)
+        tokenized = iter(await self._worker.tokenize([(p.text, p.control) for p in parts if p.ids is None]))
+        ids: list[int] = []
+        for part in parts:
+            ids.extend(part.ids if part.ids is not None else next(tokenized))
+        return self._with_bos(ids), rendered.text
+
+    def _without_eog(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return ids[:-1] if ids and ids[-1] in self._facts.eog_ids else ids
+
+
+def first_after_system(messages: Sequence[Message]) -> int:
+    """Index of the first message that is not a leading system message: those never go."""
+    return next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
