@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import AppError, BadRequest, Busy, Cancelled, Conflict, NoModel, NotFound, WorkerDied
+from ..core.errors import AppError, BadRequest, Busy, Cancelled, NoModel, NotFound, WorkerDied
 from ..core.events import Event, Request, Started
 from ..core.loader import LoaderSpec, ModelFile
 from ..core.params import ignored_params
 from ..models.catalog import Catalog
-from ..text.splitter import Splitter, detect_marks, starts_inside
+from ..text.splitter import Splitter, starts_inside
 from ..text.template import TemplateRenderer
 from .generation import Generation
 from .loading import Loading
@@ -50,6 +50,10 @@ class Engine:
     def models(self) -> list[Held]:
         """The loaded models, the one used last first."""
         return sorted((held for held in self._held.values() if not held.retiring), key=lambda held: -held.used_at)
+
+    async def files(self) -> list[ModelFile]:
+        """What lies in the model folders."""
+        return await asyncio.to_thread(self.catalog.list)
 
     async def load(self, name: str, *, loader: str = "", options: Mapping[str, Any] | None = None) -> Held:
         """Load a model by its catalog name or path; progress is told by `watch`.
@@ -188,8 +192,3 @@ class Engine:
         for run in list(held.runs.values()):
             run.fail(error)
 
-
-def marks_of(file: ModelFile, special: Mapping[int, str], template: str) -> Any:
-    """The reasoning marks of a model, from its template and its special tokens."""
-    del file
-    return detect_marks(template, tuple(special.values()))

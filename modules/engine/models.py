@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-import asyncio
 
 from ..core.errors import AppError
 from ..core.loader import LoaderSpec, ModelFacts, ModelFile
@@ -32,6 +31,7 @@ class Held:
     marks: ReasoningMarks | None
     runs: dict[str, Run] = field(default_factory=dict)
     used_at: float = field(default_factory=time.monotonic)
+    loaded_at: float = field(default_factory=time.time)
     retiring: bool = False
 
     @property

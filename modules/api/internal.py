@@ -1,0 +1,78 @@
+"""Colloquy's own API: load and unload models, encode, decode and count tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from ..core.errors import BadRequest
+from ..engine import Engine, Held
+from .answers import field, read_body
+
+
+def routes(engine: Engine) -> APIRouter:
+    router = APIRouter(prefix="/v1/internal")
+
+    @router.get("/model/info")
+    async def info() -> dict[str, Any]:
+        models = engine.models
+        state = engine.watch.state
+        loading = {"model_name": state.name, "progress": state.fraction, "what": state.what} if state.status == "loading" else None
+        return {**(_info(models[0]) if models else {"model_name": None, "loader": None}), "loading": loading,
+                "loaded": [held.name for held in models]}
+
+    @router.get("/model/list")
+    async def listing() -> dict[str, Any]:
+        files = await engine.files()
+        return {"model_names": [file.name for file in files]}
+
+    @router.post("/model/load")
+    async def load(http: Request) -> dict[str, Any]:
+        body = await read_body(http)
+        name = field(body, "model_name", str, "")
+        if not name:
+            raise BadRequest("model_name is missing; GET /v1/internal/model/list names the models.", param="model_name")
+        unknown = sorted(set(body) - {"model_name", "loader", "options"})
+        if unknown:
+            raise BadRequest(f"Unknown field {', '.join(unknown)}; a load takes model_name, loader and options.", param=unknown[0])
+        return _info(await engine.load(name, loader=field(body, "loader", str, ""), options=field(body, "options", dict, {})))
+
+    @router.post("/model/unload")
+    async def unload(http: Request) -> dict[str, Any]:
+        held = engine.held(field(await read_body(http), "model_name", str, ""))
+        await engine.unload(held.name)
+        return {"unloaded": held.name}
+
+    @router.post("/encode")
+    async def encode(http: Request) -> dict[str, Any]:
+        ids = await _ids(engine, await read_body(http))
+        return {"tokens": ids, "length": len(ids)}
+
+    @router.post("/token-count")
+    async def count(http: Request) -> dict[str, Any]:
+        return {"length": len(await _ids(engine, await read_body(http)))}
+
+    @router.post("/decode")
+    async def decode(http: Request) -> dict[str, Any]:
+        body = await read_body(http)
+        tokens = field(body, "tokens", list, [])
+        if any(not isinstance(item, int) or isinstance(item, bool) for item in tokens):
+            raise BadRequest("tokens must be a list of token ids.", param="tokens")
+        return {"text": await engine.detokenize(tokens, model=field(body, "model", str, ""))}
+
+    return router
+
+
+async def _ids(engine: Engine, body: dict[str, Any]) -> list[int]:
+    """Ids of `text`; `control: true` recognises control tokens in it."""
+    text = field(body, "text", str, "")
+    return await engine.tokenize(text, control=field(body, "control", bool, False), model=field(body, "model", str, ""))
+
+
+def _info(held: Held) -> dict[str, Any]:
+    facts = held.facts
+    return {"model_name": held.name, "loader": held.spec.name, "context_length": facts.context, "slots": facts.slots,
+            "quantization": held.file.quantization, "architecture": held.file.architecture, "device": facts.device,
+            "memory_bytes": facts.memory_bytes, "options": facts.options, "features": sorted(facts.features),
+            "params": sorted(held.spec.params)}

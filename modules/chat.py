@@ -1,0 +1,248 @@
+"""A turn, saved: send, regenerate, continue, edit, choose, delete; the only place where runs meet conversations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .core.conversation import Conversation, Node
+from .core.errors import AppError, BadRequest, NotFound
+from .core.messages import Message, message
+from .engine import Engine
+from .replies import Replies, Reply
+from .sessions import Session, Sessions
+from .store.cards import Cards
+from .store.database import Store
+from .text.character_text import character_messages, greetings
+
+MAX_MESSAGE_CHARACTERS = 1_000_000
+TITLE_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class ChatView:
+    """What a session shows; see ui/services.py, whose protocol this satisfies by shape."""
+
+    conversation: str
+    title: str
+    head: int | None
+    path: Sequence[Node]
+    siblings: Mapping[int, Sequence[int]]
+    names: Mapping[str, str]
+    character: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an action wrote; reply and run are None and "" where nothing was asked of the model."""
+
+    user: Node | None = None
+    reply: Node | None = None
+    run: str = ""
+
+
+class ChatService:
+    """The chats of this machine's owner. On the event loop; the database works in threads.
+
+    Nothing is ever overwritten: each action adds a node under the node that the page named, and moves the session's head to it.
+    """
+
+    def __init__(self, engine: Engine, store: Store, sessions: Sessions, cards: Cards, replies: Replies) -> None:
+        self._engine = engine
+        self._store = store
+        self._sessions = sessions
+        self._cards = cards
+        self._replies = replies
+
+    # What the page shows
+
+    async def view(self, session: str) -> ChatView:
+        state = await self._sessions.get(session)
+        names = {"user": state.user_name, "assistant": state.character or "Assistant"}
+        if not state.conversation:
+            return ChatView("", "", None, (), {}, names, state.character)
+        try:
+            summary = await asyncio.to_thread(self._store.chats.summary, state.conversation, state.owner)
+            tree = await self._tree(state)
+        except NotFound:
+            await self._sessions.update(session, conversation="", head=None)
+            return ChatView("", "", None, (), {}, names, state.character)
+        head = state.head if state.head in tree.nodes else tree.newest_leaf(None)
+        path = tree.path(head)
+        names["assistant"] = summary.character or "Assistant"
+        return ChatView(state.conversation, summary.title, head, path, {n.id: tree.siblings(n.id) for n in path}, names,
+                        summary.character)
+
+    def origin(self, run: str) -> Node | None:
+        return self._replies.origin(run)
+
+    # Actions
+
+    async def send(self, session: str, text: str, *, conversation: str, under: int | None) -> Turn:
+        state = await self._sessions.get(session)
+        _check_text(text)
+        if conversation:
+            tree = await asyncio.to_thread(self._store.chats.conversation, conversation, state.owner)
+            parent = under if under is not None else None
+            tree.path(parent)
+        else:
+            conversation = await self._begin(state, title=_title(text))
+            parent = (await self._sessions.get(session)).head
+        said = message("user", text, name=state.user_name if state.user_name != "You" else None)
+        user = await asyncio.to_thread(self._store.chats.add, conversation, parent, said, owner=state.owner)
+        state = await self._sessions.update(session, conversation=conversation, head=user.id)
+        reply = await self._reply(state, under=user.id)
+        return Turn(user, reply.node, reply.run)
+
+    async def regenerate(self, session: str, node: int) -> Turn:
+        state = await self._sessions.get(session)
+        place = (await self._tree(state)).path(node)[-1]
+        under = place.id if place.message.role == "user" else place.parent
+        if under is None:
+            raise BadRequest("A greeting cannot be written again; send a message first.")
+        reply = await self._reply(state, under=under)
+        return Turn(None, reply.node, reply.run)
+
+    async def continue_reply(self, session: str, node: int) -> Turn:
+        state = await self._sessions.get(session)
+        place = (await self._tree(state)).path(node)[-1]
+        if place.message.role != "assistant":
+            raise BadRequest("Only a reply can be continued; choose one of the model's messages.")
+        if place.status == "streaming":
+            raise BadRequest("This reply is still being written; stop it first.")
+        reply = await self._reply(state, under=place.parent, going_on=place)
+        return Turn(None, reply.node, reply.run)
+
+    async def edit(self, session: str, node: int, text: str, *, resend: bool) -> Turn:
+        state = await self._sessions.get(session)
+        _check_text(text)
+        old = (await self._tree(state)).path(node)[-1]
+        edited = message(old.message.role, text, name=old.message.name)
+        new = await asyncio.to_thread(self._store.chats.add, state.conversation, old.parent, edited, owner=state.owner,
+                                      keep_from=old.keep_from)
+        state = await self._sessions.update(session, head=new.id)
+        if resend and old.message.role == "user":
+            reply = await self._reply(state, under=new.id)
+            return Turn(new, reply.node, reply.run)
+        return Turn(new if old.message.role == "user" else None, new if old.message.role != "user" else None)
+
+    async def choose(self, session: str, node: int) -> None:
+        state = await self._sessions.get(session)
+        tree = await self._tree(state)
+        tree.path(node)
+        await self._sessions.update(session, head=tree.newest_leaf(node))
+
+    async def delete(self, session: str, node: int) -> Sequence[int]:
+        state = await self._sessions.get(session)
+        tree = await self._tree(state)
+        place = tree.path(node)[-1]
+        beside = [i for i in tree.siblings(node) if i != node]
+        hidden = await asyncio.to_thread(self._store.chats.hide, state.conversation, node, owner=state.owner)
+        head = tree.newest_leaf(beside[-1]) if beside else place.parent
+        await self._sessions.update(session, head=head)
+        return hidden
+
+    async def undelete(self, session: str, nodes: Sequence[int], *, head: int | None) -> None:
+        state = await self._sessions.get(session)
+        await asyncio.to_thread(self._store.chats.unhide, state.conversation, list(nodes), owner=state.owner)
+        tree = await self._tree(state)
+        await self._sessions.update(session, head=head if head in tree.nodes else tree.newest_leaf(None))
+
+    async def stop(self, run: str) -> None:
+        try:
+            self._engine.run(run).cancel()
+        except NotFound:
+            return  # it ended while the person reached for Stop
+
+    # Chats
+
+    async def new_chat(self, session: str, *, character: str = "") -> None:
+        """An empty chat, saved with its first message; a character's greeting is that message."""
+        state = await self._sessions.update(session, conversation="", head=None, character=character)
+        if character:
+            card = await asyncio.to_thread(self._cards.load, character)
+            if card.greeting:
+                await self._begin(state, title=card.name)
+
+    async def open_chat(self, session: str, conversation: str) -> None:
+        state = await self._sessions.get(session)
+        summary = await asyncio.to_thread(self._store.chats.summary, conversation, state.owner)
+        tree = await asyncio.to_thread(self._store.chats.conversation, conversation, state.owner)
+        await self._sessions.update(session, conversation=conversation, head=tree.newest_leaf(None), character=summary.character,
+                                    system_prompt=summary.system_prompt)
+
+    async def listing(self, query: str, *, offset: int, limit: int, trashed: bool) -> Sequence[Any]:
+        page = await asyncio.to_thread(self._store.chats.listing, "local", query=query, trashed=trashed, offset=offset, limit=limit)
+        return page.chats
+
+    async def rename(self, conversation: str, title: str) -> None:
+        if not title.strip() or len(title) > 500:
+            raise BadRequest(f"A title has 1 to 500 characters; this one has {len(title.strip())}.", param="title")
+        await asyncio.to_thread(self._store.chats.rename, conversation, title.strip(), owner="local")
+
+    async def trash(self, conversation: str) -> None:
+        self._replies.cancel_in(conversation)
+        await asyncio.to_thread(self._store.chats.trash, conversation, owner="local")
+
+    async def restore(self, conversation: str) -> None:
+        await asyncio.to_thread(self._store.chats.restore, conversation, owner="local")
+
+    async def purge(self, conversation: str) -> None:
+        await asyncio.to_thread(self._store.chats.purge, conversation, owner="local")
+
+    # Below
+
+    async def _tree(self, state: Session) -> Conversation:
+        if not state.conversation:
+            raise NotFound("This chat is empty; send a message first.")
+        return await asyncio.to_thread(self._store.chats.conversation, state.conversation, state.owner)
+
+    async def _begin(self, state: Session, *, title: str) -> str:
+        """A new conversation with its character's greetings, the first of them shown; returns its id."""
+        chat = await asyncio.to_thread(self._store.chats.create, state.owner, title=title, character=state.character,
+                                       system_prompt=state.system_prompt)
+        head = None
+        if state.character:
+            card = await asyncio.to_thread(self._cards.load, state.character)
+            for text in reversed(greetings(card, user=state.user_name)):
+                node = await asyncio.to_thread(self._store.chats.add, chat.id, None, message("assistant", text, name=card.name),
+                                               owner=state.owner)
+                head = node.id
+        await self._sessions.update(state.id, conversation=chat.id, head=head)
+        return chat.id
+
+    async def _reply(self, state: Session, *, under: int | None, going_on: Node | None = None) -> Reply:
+        """Start a reply below a node and move the head to it."""
+        tree = await self._tree(state)
+        path = tree.path(under)
+        reply = await self._replies.begin(state, path, await self._opening(state), going_on=going_on)
+        await self._sessions.update(state.id, head=reply.node.id)
+        return reply
+
+    async def _opening(self, state: Session) -> list[Message]:
+        """What stands before the chat: system prompt, character, example talk."""
+        summary = await asyncio.to_thread(self._store.chats.summary, state.conversation, state.owner)
+        if not summary.character:
+            return [message("system", state.system_prompt)] if state.system_prompt.strip() else []
+        try:
+            card = await asyncio.to_thread(self._cards.load, summary.character)
+        except AppError as error:
+            raise NotFound(f"The character {summary.character!r} of this chat cannot be read: {error.message}") from error
+        return character_messages(card, user=state.user_name, persona=state.persona, system_prompt=state.system_prompt)
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise BadRequest("The message is empty; write something first.", param="text")
+    if len(text) > MAX_MESSAGE_CHARACTERS:
+        raise BadRequest(f"The message has {len(text)} characters; the limit is {MAX_MESSAGE_CHARACTERS}.", param="text")
+
+
+def _title(text: str) -> str:
+    """The first line, cut at a word."""
+    line = " ".join(text.split())
+    if len(line) <= TITLE_CHARACTERS:
+        return line
+    return line[:TITLE_CHARACTERS].rsplit(" ", 1)[0] + "…"
