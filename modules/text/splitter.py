@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from modules.core.errors import BadRequest
-from modules.core.events import Channel, Delta
-from modules.core.loader import Token
+from ..core.errors import BadRequest
+from ..core.events import Channel, Delta
+from ..core.loader import Token
 
 from .finder import Finder
 from .reasoning import ReasoningMarks, detect_marks, starts_inside
