@@ -1,0 +1,313 @@
+"""Markdown to sanitised HTML, block by block: whole for history, and a growing text with only its last block drawn again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from .highlight import highlight, language_of
+from .markdown import LIVE, code_parts, is_closed, make_parser
+from .sanitize import sanitize
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+
+MAX_MARKDOWN = 400_000  # characters; a longer message is shown as plain text, because parsing it would hold up everybody
+SHORTEST_INTERVAL = 1 / 15  # seconds between two renders
+LONGEST_INTERVAL = 0.5
+CPU_SHARE = 0.04  # of one core that the rendering of one reply may take
+
+_BLANK_END = re.compile(r"(?:^|\n)[ \t]*\n\Z")
+_DETAILS = re.compile(r"<(/?)details\b", re.IGNORECASE)
+# HTML blocks that a blank line does not end.
+_HTML_PAST_BLANK = re.compile(r"\s*<(?:script|pre|style|textarea|!|\?)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Update:
+    """Block `index` becomes its first `keep` characters and then `append`; a new block has keep 0."""
+
+    index: int
+    keep: int
+    append: str
+
+
+def render_message(text: str) -> list[str]:
+    """The whole message as sanitised HTML, one string for each top-level block. Takes about 6 µs a character."""
+    text = _normal(text)
+    if len(text) > MAX_MARKDOWN:
+        return [_plain(text)]
+    return _render(text, {})
+
+
+def diff(old: Sequence[str], new: Sequence[str]) -> list[Update]:
+    """What turns the blocks `old` into `new`; surplus old blocks are for the reader of the updates to remove."""
+    updates = []
+    for index, html in enumerate(new):
+        before = old[index] if index < len(old) else ""
+        if before is not html and before != html:
+            keep = _common_prefix(before, html)
+            updates.append(Update(index, keep, html[keep:]))
+        elif not html and index >= len(old):
+            updates.append(Update(index, 0, ""))
+    return updates
+
+
+class LiveBlocks:
+    """The blocks of a text that grows. Closed blocks stay as they are until `finish`; the tail is drawn again each time.
+
+    One thread at a time calls it. `cost_clock` measures what a render costs, in seconds of CPU.
+    """
+
+    def __init__(self, *, cost_clock: Callable[[], float] = time.thread_time) -> None:
+        self.blocks: list[str] = []
+        self.due = 0.0
+        self._cost_clock = cost_clock
+        self._text: list[str] = []
+        self._fed: list[str] = []
+        self._ends_in_cr = False
+        self._closed: list[str] = []
+        self._env: dict[str, Any] = {}
+        self._tail = ""
+        self._tried = (0, False)
+        self._fence: _OpenFence | None = None
+        self._size = 0
+
+    @property
+    def dirty(self) -> bool:
+        """Whether text was fed that is not in `blocks` yet."""
+        return bool(self._fed)
+
+    def feed(self, text: str) -> None:
+        """Take the next piece of the text, cut anywhere."""
+        if self._ends_in_cr and text.startswith("\n"):
+            text = text[1:]
+        if text:
+            self._ends_in_cr = text.endswith("\r")
+            self._fed.append(_normal(text))
+
+    def render(self, now: float) -> list[Update]:
+        """What changed since the last render, or nothing before the next one is due (`now` in seconds, any clock)."""
+        if not self._fed or now < self.due:
+            return []
+        began = self._cost_clock()
+        self._take()
+        if self._size > MAX_MARKDOWN:
+            blocks = [*self._closed, _plain(self._tail)]
+        else:
+            while self._close_some():
+                pass
+            blocks = self._closed + self._draw_tail()
+        updates = diff(self.blocks, blocks)
+        self.blocks = blocks
+        cost = self._cost_clock() - began
+        self.due = now + min(max(SHORTEST_INTERVAL, cost / CPU_SHARE), LONGEST_INTERVAL)
+        return updates
+
+    def finish(self) -> list[Update]:
+        """Draw the whole text once as `render_message` does, which mends what only the end could tell."""
+        self._take()
+        blocks = render_message("".join(self._text))
+        updates = diff(self.blocks, blocks)
+        self.blocks = self._closed = blocks
+        self._tail, self._fence = "", None
+        return updates
+
+    def _take(self) -> None:
+        fed = "".join(self._fed)
+        self._fed.clear()
+        self._text.append(fed)
+        self._size += len(fed)
+        self._tail += fed
+
+    # --- closing blocks
+
+    def _close_some(self) -> bool:
+        """Move finished blocks from the tail to the closed ones; True where a further look may find more."""
+        if self._fence is not None:
+            end = self._fence.end(self._tail)
+            if end:
+                self._fence = None
+                self._cut(end)
+            return bool(end)
+        complete = self._tail[:self._tail.rfind("\n") + 1]
+        ends_blank = bool(_BLANK_END.search(complete[-200:]))
+        # After a blank line a letter at the margin begins a paragraph: no list, code or footnote goes on with one.
+        is_new_paragraph = ends_blank and self._tail[len(complete):len(complete) + 1].isalpha()
+        if not complete or self._tried == (len(complete), is_new_paragraph):
+            return False
+        self._tried = (len(complete), is_new_paragraph)
+        tokens: list[Token] = []
+        _parser().block.parse(complete, _parser(), _fork(self._env), tokens)
+        spans = _spans(tokens)
+        n_closed = len(spans)
+        if spans and not _is_over(spans[-1], tokens, ends_blank=ends_blank, is_new_paragraph=is_new_paragraph):
+            n_closed -= 1
+        cut = _cut_after(complete, spans, n_closed)
+        opened = _OpenFence.of(tokens, spans[-1], complete[cut:]) if n_closed < len(spans) else None
+        if cut:
+            self._cut(cut)
+        self._fence = opened
+        return opened is not None
+
+    def _cut(self, end: int) -> None:
+        self._closed.extend(_render(self._tail[:end], self._env))
+        self._tail = self._tail[end:]
+        self._tried = (0, False)
+
+    def _draw_tail(self) -> list[str]:
+        if self._fence is not None:
+            return [self._fence.draw(self._tail)]
+        return _render(self._tail, {**_fork(self._env), LIVE: True}) if self._tail.strip() else []
+
+
+@dataclass
+class _OpenFence:
+    """A code block at the margin that is still being written: only new lines are looked at, for its closing line."""
+
+    closer: re.Pattern[str]
+    language: str
+    begin: int  # where its content begins in the tail
+    looked: int  # how much of the tail was searched for the closer
+    coloured: int = 0  # how many characters of the content have colours
+    html: str = ""  # those
+
+    @classmethod
+    def of(cls, tokens: Sequence[Token], span: _Span, tail: str) -> _OpenFence | None:
+        """The fence that the tail begins with, if it is all of the last span and not indented; else None."""
+        token = tokens[span.first]
+        if token.type != "fence" or span.stop - span.first > 1 or not tail.startswith(token.markup):
+            return None
+        mark = re.escape(token.markup[0])
+        begin = tail.index("\n") + 1
+        return cls(re.compile(rf"^ {{0,3}}{mark}{{{len(token.markup)},}}[ \t]*\n", re.MULTILINE),
+                   language_of(token.info), begin, begin)
+
+    def end(self, tail: str) -> int:
+        """Where the code block ends in the tail, its closing line included; 0 while it is open."""
+        found = self.closer.search(tail, self.looked)
+        self.looked = max(self.looked, tail.rfind("\n") + 1)
+        return found.end() if found else 0
+
+    def draw(self, tail: str) -> str:
+        """The block's HTML: colours up to the line where they were last worked out, then plain text.
+
+        It needs no sanitiser: all of the text is escaped here or by the highlighter.
+        """
+        content = tail[self.begin:]
+        complete = content.rfind("\n") + 1
+        if self.language and content.count("\n", self.coloured, complete) >= max(20, content.count("\n", 0, self.coloured) // 4):
+            self.html, self.coloured = highlight(content[:complete], self.language), complete
+        before, after = code_parts(self.language)
+        return sanitize(before + after)[:-len(after)] + self.html + escape(content[self.coloured:], quote=False) + after
+
+
+@dataclass(frozen=True)
+class _Span:
+    """One block: tokens first..stop, lines begin..end; `is_held` while a <details> in it is not closed."""
+
+    first: int
+    stop: int
+    begin: int
+    end: int
+    is_held: bool = False
+
+
+def _spans(tokens: Sequence[Token]) -> list[_Span]:
+    """The top-level blocks; those between <details> and </details> are one, so that the page can fold them."""
+    spans: list[_Span] = []
+    held = 0
+    begun: Token | None = None
+    for index, token in enumerate(tokens):
+        if token.level == 0 and token.nesting >= 0:
+            begun, first = token, index
+        if token.level or token.nesting > 0:
+            continue
+        assert begun is not None and begun.map is not None, "every top-level token has its lines"
+        before = held
+        if token.type == "html_block":
+            held = max(0, held + sum(-1 if mark.group(1) else 1 for mark in _DETAILS.finditer(token.content)))
+        begin, end = begun.map
+        if before and spans:
+            spans[-1] = _Span(spans[-1].first, index + 1, spans[-1].begin, end, held > 0)
+        else:
+            spans.append(_Span(first, index + 1, begin, end, held > 0))
+    return spans
+
+
+def _is_over(span: _Span, tokens: Sequence[Token], *, ends_blank: bool, is_new_paragraph: bool) -> bool:
+    """Whether the last block stays as it is, whatever follows."""
+    last = tokens[span.stop - 1]
+    if span.is_held:
+        return False
+    match last.type:
+        case "heading_close" | "hr":
+            return True
+        case "fence":
+            return is_closed(last)
+        case "math_block":
+            return ends_blank or bool(last.meta["closed"])
+        case "paragraph_close" | "table_close" | "blockquote_close":
+            return ends_blank
+        case "html_block":
+            return ends_blank and not _HTML_PAST_BLANK.match(last.content)
+        case _:
+            return is_new_paragraph
+
+
+def _cut_after(complete: str, spans: Sequence[_Span], n_closed: int) -> int:
+    """The character after the first `n_closed` blocks, before any link definition that may still go on."""
+    lines = complete.splitlines(keepends=True)
+    line = spans[n_closed].begin if n_closed < len(spans) else len(lines)
+    lowest = spans[n_closed - 1].end if n_closed else 0
+    while line > lowest and lines[line - 1].strip(" \t\n"):
+        line -= 1
+    return sum(map(len, lines[:line]))
+
+
+def _render(text: str, env: dict[str, Any]) -> list[str]:
+    md = _parser()
+    tokens = md.parse(text, env)
+    return [sanitize(md.renderer.render(tokens[span.first:span.stop], md.options, env)) for span in _spans(tokens)]
+
+
+def _fork(env: dict[str, Any]) -> dict[str, Any]:
+    """A copy into which the parser may write link and footnote definitions that are not final."""
+    forked = {key: dict(value) for key, value in env.items()}
+    if "footnotes" in forked:
+        forked["footnotes"] = {key: {k: dict(v) if isinstance(v, dict) else v for k, v in value.items()}
+                               for key, value in forked["footnotes"].items()}
+    return forked
+
+
+@lru_cache(maxsize=1)
+def _parser() -> MarkdownIt:
+    return make_parser()
+
+
+def _plain(text: str) -> str:
+    return sanitize(f"<pre><code>{escape(text, quote=False)}</code></pre>")
+
+
+def _normal(text: str) -> str:
+    """With line feeds only, and without what is no character: NUL and lone surrogates."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "�")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not text.isascii() else text
+
+
+def _common_prefix(one: str, two: str) -> int:
+    """How many leading characters agree; found by bisection, because comparing slices runs at memory speed."""
+    low, high = 0, min(len(one), len(two))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == two[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
