@@ -279,10 +279,10 @@ def _render(text: str, env: dict[str, Any]) -> list[str]:
 
 def _fork(env: dict[str, Any]) -> dict[str, Any]:
     """A copy into which the parser may write link and footnote definitions that are not final."""
-    forked = {key: dict(value) for key, value in env.items()}
-    if "footnotes" in forked:
-        forked["footnotes"] = {key: {k: dict(v) if isinstance(v, dict) else v for k, v in value.items()}
-                               for key, value in forked["footnotes"].items()}
+    forked: dict[str, Any] = {"references": dict(env.get("references", {}))}
+    if "footnotes" in env:
+        notes = env["footnotes"]
+        forked["footnotes"] = {"refs": dict(notes["refs"]), "list": {key: dict(note) for key, note in notes["list"].items()}}
     return forked
 
 
