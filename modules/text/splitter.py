@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from ..core.errors import BadRequest
 from ..core.events import Channel, Delta
 from ..core.loader import Token
-
 from .finder import Finder
 from .reasoning import ReasoningMarks, detect_marks, starts_inside
 

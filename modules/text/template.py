@@ -20,11 +20,13 @@ CHATML_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 
 TRANSCRIPT_TEMPLATE = (
+    "{% set ns = namespace(me='Assistant') %}"
     "{% for message in messages %}"
+    "{% if message.role == 'assistant' and message.name %}{% set ns.me = message.name %}{% endif %}"
     "{% if message.role == 'system' %}{{ message.content + '\\n\\n' }}"
     "{% else %}{{ (message.name or message.role.capitalize()) + ': ' + message.content + '\\n' }}{% endif %}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}")
+    "{% if add_generation_prompt %}{{ ns.me + ':' }}{% endif %}")
 TRANSCRIPT_STOPS = ("\nUser:", "\nSystem:", "\nAssistant:")
 
 DEFAULT_TEMPLATE = CHATML_TEMPLATE
