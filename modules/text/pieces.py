@@ -57,6 +57,8 @@ def sampled_ids(tokens: Sequence[tuple[int, str]], content: str) -> tuple[int, .
     while first and length < len(content):
         first -= 1
         length += len(tokens[first][1])
+    while first and not tokens[first - 1][1]:  # the beginnings of the first character
+        first -= 1
     if not content or "".join(text for _, text in tokens[first:last]) != content:
         return ()
     return tuple(id for id, _ in tokens[first:last])
