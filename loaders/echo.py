@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAX_SCRIPT = 4 * 2**20
 LINE = 1024  # tokens of a prompt without turns that are looked at for its last line
 CHUNK = 256  # prompt tokens a prefill step
-NAP_SECONDS = 0.05  # a step sleeps at most this long, so that a cancel is obeyed soon
+NAP_SECONDS = 0.02  # a step sleeps at most this long, so that a cancel is obeyed soon
 CATCH_UP_SECONDS = 0.1  # after a pause of the machine no more than this much is played at once
 FAILS_AT = 4  # the token of a run at which `fail` strikes
 
@@ -190,15 +190,18 @@ class EchoLoader:
         filling = next(((run, p) for run, p in self._runs.items() if p.done < len(p.prompt)), None)
         if filling:
             results.append((filling[0], self._prefill(filling[1])))
+        decoding = [(run, p) for run, p in self._runs.items() if p.done == len(p.prompt)]
         now = time.monotonic()
-        due = [(run, p) for run, p in self._runs.items() if p.done == len(p.prompt) and p.due <= now]
-        for run, playing in due:
-            token = self._play(playing, now)
-            results.append((run, token))
-            if token.finish is not None:
-                self.remove(run)
-        if not results and self._runs:
-            time.sleep(min(NAP_SECONDS, max(0.0, min(p.due for p in self._runs.values()) - now)))
+        pause = min((p.due for _, p in decoding), default=now) - now
+        if pause > 0 and not filling:
+            time.sleep(min(NAP_SECONDS, pause))
+            now = time.monotonic()
+        for run, playing in decoding:
+            if playing.due <= now:
+                token = self._play(playing, now)
+                results.append((run, token))
+                if token.finish is not None:
+                    self.remove(run)
         return results
 
     def remove(self, run: str) -> None:

@@ -25,12 +25,12 @@ class Found:
 def look(package: str = "loaders") -> Found:
     """Imports every file of the loaders' folder, cheaply: a loader imports its backend inside load().
 
-    A file without a SPEC, or whose name begins with an underscore, is no loader. One that fails to import is broken, not fatal.
+    A folder, a file without a SPEC, or one whose name begins with an underscore is no loader. One that fails to import is broken, not fatal.
     """
     found = Found()
     for module_info in pkgutil.iter_modules(importlib.import_module(package).__path__):
         name = module_info.name
-        if name.startswith("_"):
+        if name.startswith("_") or module_info.ispkg:
             continue
         try:
             spec = getattr(importlib.import_module(f"{package}.{name}"), "SPEC", None)

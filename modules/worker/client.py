@@ -207,7 +207,7 @@ class WorkerClient:
             del self._sinks[run]
         try:
             sink(events)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a reader's fault ends its own run; the other runs' events come by this way too
             _log.exception("The reader of run %s failed; the run is stopped.", run)
             self.remove(run)
 
