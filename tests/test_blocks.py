@@ -32,19 +32,16 @@ def streamed(text: str, cuts: list[int], *, finish: bool) -> list[str]:
     shown: list[str] = []
     for now, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(text)], strict=True)):
         live.feed(text[begin:end])
-        apply(shown, live.render(float(now)))
-        del shown[len(live.blocks):]
+        apply(shown, live.render(float(now)), len(live.blocks))
         assert shown == live.blocks, "the updates rebuild what the renderer holds"
     if finish:
-        apply(shown, live.finish())
-        del shown[len(live.blocks):]
+        apply(shown, live.finish(), len(live.blocks))
     return shown
 
 
-def apply(shown: list[str], updates: list[Update]) -> None:
+def apply(shown: list[str], updates: list[Update], n_blocks: int) -> None:
+    shown[:] = (shown + [""] * n_blocks)[:n_blocks]
     for update in updates:
-        if update.index == len(shown):
-            shown.append("")
         shown[update.index] = shown[update.index][:update.keep] + update.append
 
 
@@ -167,7 +164,7 @@ def test_a_message_too_long_for_markdown_is_shown_as_plain_text() -> None:
 def test_diff_brings_old_blocks_to_new_ones() -> None:
     old, new = ["ab", "same", "x", ""], ["ac", "same", "", "", "n", ""]
     shown = list(old)
-    apply(shown, diff(old, new))
+    apply(shown, diff(old, new), len(new))
     assert shown == new
     assert diff(new, new) == []
 

@@ -41,21 +41,22 @@ class Update:
 def render_message(text: str) -> list[str]:
     """The whole message as sanitised HTML, one string for each top-level block. Takes about 6 µs a character."""
     text = _normal(text)
-    if len(text) > MAX_MARKDOWN:
-        return [_plain(text)]
-    return _render(text, {})
+    return [plain_block(text)] if len(text) > MAX_MARKDOWN else _render(text, {})
+
+
+def plain_block(text: str) -> str:
+    """A block that shows the text as it was written."""
+    return sanitize(f"<pre><code>{escape(text, quote=False)}</code></pre>")
 
 
 def diff(old: Sequence[str], new: Sequence[str]) -> list[Update]:
-    """What turns the blocks `old` into `new`; surplus old blocks are for the reader of the updates to remove."""
+    """What turns the blocks `old` into `new`, once the reader has as many blocks as `new`: empty ones added, surplus removed."""
     updates = []
     for index, html in enumerate(new):
         before = old[index] if index < len(old) else ""
         if before is not html and before != html:
             keep = _common_prefix(before, html)
             updates.append(Update(index, keep, html[keep:]))
-        elif not html and index >= len(old):
-            updates.append(Update(index, 0, ""))
     return updates
 
 
@@ -68,6 +69,7 @@ class LiveBlocks:
     def __init__(self, *, cost_clock: Callable[[], float] = time.thread_time) -> None:
         self.blocks: list[str] = []
         self.due = 0.0
+        self.cost = 0.0  # of the last render
         self._cost_clock = cost_clock
         self._text: list[str] = []
         self._fed: list[str] = []
@@ -99,25 +101,30 @@ class LiveBlocks:
         began = self._cost_clock()
         self._take()
         if self._size > MAX_MARKDOWN:
-            blocks = [*self._closed, _plain(self._tail)]
+            blocks = [plain_block("".join(self._text))]
         else:
             while self._close_some():
                 pass
             blocks = self._closed + self._draw_tail()
         updates = diff(self.blocks, blocks)
         self.blocks = blocks
-        cost = self._cost_clock() - began
-        self.due = now + min(max(SHORTEST_INTERVAL, cost / CPU_SHARE), LONGEST_INTERVAL)
+        self.cost = self._cost_clock() - began
+        self.due = now + min(max(SHORTEST_INTERVAL, self.cost / CPU_SHARE), LONGEST_INTERVAL)
         return updates
 
     def finish(self) -> list[Update]:
         """Draw the whole text once as `render_message` does, which mends what only the end could tell."""
         self._take()
-        blocks = render_message("".join(self._text))
+        text = "".join(self._text)
+        blocks = render_message(text) if self._size <= MAX_MARKDOWN else [plain_block(text)]
         updates = diff(self.blocks, blocks)
         self.blocks = self._closed = blocks
         self._tail, self._fence = "", None
         return updates
+
+    def give_up_markdown(self) -> None:
+        """Show the text as it was written from now on: for a text that breaks the parser."""
+        self._size = MAX_MARKDOWN + 1
 
     def _take(self) -> None:
         fed = "".join(self._fed)
@@ -289,10 +296,6 @@ def _fork(env: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _parser() -> MarkdownIt:
     return make_parser()
-
-
-def _plain(text: str) -> str:
-    return sanitize(f"<pre><code>{escape(text, quote=False)}</code></pre>")
 
 
 def _normal(text: str) -> str:
