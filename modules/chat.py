@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from .core.conversation import Conversation, Node
-from .core.errors import AppError, BadRequest, NotFound
+from .core.errors import BadRequest, NotFound
 from .core.messages import Message, message
 from .engine import Engine
 from .replies import Replies, Reply
 from .sessions import Session, Sessions
 from .store.cards import Cards
 from .store.database import Store
+from .store.schema import LOCAL
 from .text.character_text import character_messages, greetings
 
 MAX_MESSAGE_CHARACTERS = 1_000_000
@@ -60,7 +62,7 @@ class ChatService:
 
     async def view(self, session: str) -> ChatView:
         state = await self._sessions.get(session)
-        names = {"user": state.user_name, "assistant": state.character or "Assistant"}
+        names = {"user": state.speaker, "assistant": state.character or "Assistant"}
         if not state.conversation:
             return ChatView("", "", None, (), {}, names, state.character)
         try:
@@ -90,7 +92,7 @@ class ChatService:
         else:
             conversation = await self._begin(state, title=_title(text))
             parent = (await self._sessions.get(session)).head
-        said = message("user", text, name=state.user_name if state.user_name != "You" else None)
+        said = message("user", text, name=state.user_name or None)
         user = await asyncio.to_thread(self._store.chats.add, conversation, parent, said, owner=state.owner)
         state = await self._sessions.update(session, conversation=conversation, head=user.id)
         reply = await self._reply(state, under=user.id)
@@ -139,14 +141,14 @@ class ChatService:
         tree = await self._tree(state)
         place = tree.path(node)[-1]
         beside = [i for i in tree.siblings(node) if i != node]
-        hidden = await asyncio.to_thread(self._store.chats.hide, state.conversation, node, owner=state.owner)
+        hidden = await asyncio.to_thread(self._store.chats.hide, state.conversation, node, state.owner)
         head = tree.newest_leaf(beside[-1]) if beside else place.parent
         await self._sessions.update(session, head=head)
         return hidden
 
     async def undelete(self, session: str, nodes: Sequence[int], *, head: int | None) -> None:
         state = await self._sessions.get(session)
-        await asyncio.to_thread(self._store.chats.unhide, state.conversation, list(nodes), owner=state.owner)
+        await asyncio.to_thread(self._store.chats.unhide, state.conversation, list(nodes), state.owner)
         tree = await self._tree(state)
         await self._sessions.update(session, head=head if head in tree.nodes else tree.newest_leaf(None))
 
@@ -174,23 +176,23 @@ class ChatService:
                                     system_prompt=summary.system_prompt)
 
     async def listing(self, query: str, *, offset: int, limit: int, trashed: bool) -> Sequence[Any]:
-        page = await asyncio.to_thread(self._store.chats.listing, "local", query=query, trashed=trashed, offset=offset, limit=limit)
+        page = await asyncio.to_thread(self._store.chats.listing, LOCAL, query, trashed=trashed, offset=offset, limit=limit)
         return page.chats
 
     async def rename(self, conversation: str, title: str) -> None:
         if not title.strip() or len(title) > 500:
             raise BadRequest(f"A title has 1 to 500 characters; this one has {len(title.strip())}.", param="title")
-        await asyncio.to_thread(self._store.chats.rename, conversation, title.strip(), owner="local")
+        await asyncio.to_thread(self._store.chats.rename, conversation, title.strip())
 
     async def trash(self, conversation: str) -> None:
         self._replies.cancel_in(conversation)
-        await asyncio.to_thread(self._store.chats.trash, conversation, owner="local")
+        await asyncio.to_thread(self._store.chats.trash, conversation)
 
     async def restore(self, conversation: str) -> None:
-        await asyncio.to_thread(self._store.chats.restore, conversation, owner="local")
+        await asyncio.to_thread(self._store.chats.restore, conversation)
 
     async def purge(self, conversation: str) -> None:
-        await asyncio.to_thread(self._store.chats.purge, conversation, owner="local")
+        await asyncio.to_thread(self._store.chats.purge, conversation)
 
     # Below
 
@@ -201,15 +203,13 @@ class ChatService:
 
     async def _begin(self, state: Session, *, title: str) -> str:
         """A new conversation with its character's greetings, the first of them shown; returns its id."""
-        chat = await asyncio.to_thread(self._store.chats.create, state.owner, title=title, character=state.character,
+        card = await asyncio.to_thread(self._cards.load, state.character) if state.character else None
+        chat = await asyncio.to_thread(self._store.chats.create, state.owner, title=title, character=card or "",
                                        system_prompt=state.system_prompt)
         head = None
-        if state.character:
-            card = await asyncio.to_thread(self._cards.load, state.character)
-            for text in reversed(greetings(card, user=state.user_name)):
-                node = await asyncio.to_thread(self._store.chats.add, chat.id, None, message("assistant", text, name=card.name),
-                                               owner=state.owner)
-                head = node.id
+        for text in reversed(greetings(card, user=state.speaker, persona=state.persona) if card else []):
+            greeting = message("assistant", text, name=card.name if card else None)
+            head = (await asyncio.to_thread(self._store.chats.add, chat.id, None, greeting, owner=state.owner)).id
         await self._sessions.update(state.id, conversation=chat.id, head=head)
         return chat.id
 
@@ -222,15 +222,15 @@ class ChatService:
         return reply
 
     async def _opening(self, state: Session) -> list[Message]:
-        """What stands before the chat: system prompt, character, example talk."""
-        summary = await asyncio.to_thread(self._store.chats.summary, state.conversation, state.owner)
-        if not summary.character:
+        """What stands before the chat: system prompt, character, example talk. The chat's own copy of the card speaks.
+
+        Time and dice are those of the chat's beginning, so that the prompt's start stays the same from turn to turn.
+        """
+        chat = await asyncio.to_thread(self._store.chats.summary, state.conversation, state.owner)
+        if chat.card is None:
             return [message("system", state.system_prompt)] if state.system_prompt.strip() else []
-        try:
-            card = await asyncio.to_thread(self._cards.load, summary.character)
-        except AppError as error:
-            raise NotFound(f"The character {summary.character!r} of this chat cannot be read: {error.message}") from error
-        return character_messages(card, user=state.user_name, persona=state.persona, system_prompt=state.system_prompt)
+        return character_messages(chat.card, user=state.speaker, persona=state.persona, system_prompt=state.system_prompt,
+                                  now=datetime.fromtimestamp(chat.created), seed=int(chat.id[:8], 16))
 
 
 def _check_text(text: str) -> None:

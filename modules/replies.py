@@ -17,7 +17,8 @@ from .core.params import GenerationParams
 from .engine import Engine, Run
 from .sessions import Session
 from .store.database import Store
-from .store.journal import Journal, JournalWriter
+from .store.journal import JournalWriter
+from .text.pieces import sampled_ids
 
 log = logging.getLogger(__name__)
 ORIGIN_SECONDS = 60.0  # as long as an ended run can be followed
@@ -38,10 +39,11 @@ class Replies:
     journal is removed, so at any moment of a crash the text is in one of them.
     """
 
-    def __init__(self, engine: Engine, store: Store, journal: Journal) -> None:
+    def __init__(self, engine: Engine, store: Store, instance: str) -> None:
         self._engine = engine
         self._store = store
-        self._journal = journal
+        self._journal = store.journal
+        self._instance = instance
         self._origins: dict[str, Node] = {}
         self._savings: set[asyncio.Task[None]] = set()
 
@@ -64,8 +66,9 @@ class Replies:
         run_id = secrets.token_hex(12)
         node = await asyncio.to_thread(
             self._store.chats.add, state.conversation, parent, start, owner=state.owner, status="streaming", run=run_id,
-            preset=state.preset, keep_from=going_on.keep_from if going_on else None)
-        writer = await asyncio.to_thread(self._journal.open, run_id, {"node": node.id, "conversation": node.conversation})
+            instance=self._instance, preset=state.preset, keep_from=going_on.keep_from if going_on else None)
+        header = {"node": node.id, "conversation": node.conversation, "instance": self._instance}
+        writer = await asyncio.to_thread(self._journal.open, run_id, header)
         stream = _Stream(node, path, len(opening), writer, going_on)
 
         def listener(run: Run, events: Sequence[Event]) -> None:
@@ -108,7 +111,7 @@ class Replies:
             stats = stream.stats(end.usage, end.timings.tokens_per_second(end.usage.completion_tokens))
             stats |= {"seconds": end.timings.decode_seconds, "prefill_seconds": end.timings.prefill_seconds}
             stream.reasoning_seconds = end.timings.reasoning_seconds
-            work = self._finish(stream, status, end.reason, stream.spliceable(end), stats)
+            work = self._finish(stream, status, end.reason, stream.spliceable(), stats)
         task = asyncio.create_task(work, name=f"save {run.id}")
         self._savings.add(task)
         task.add_done_callback(self._savings.discard)
@@ -120,7 +123,7 @@ class Replies:
         facts = stream.started
         try:
             await asyncio.to_thread(
-                self._store.chats.finish, node.id, message=stream.message(), status=status, finish=finish, sampled_ids=ids,
+                self._store.chats.finish, node.id, stream.message(), status=status, finish=finish, sampled_ids=ids,
                 stats=stats, model=facts.model if facts else "", loader=facts.loader if facts else "",
                 quantization=facts.quantization if facts else "", seed=facts.seed if facts else None,
                 keep_from=stream.kept_node())
@@ -148,12 +151,14 @@ class _Stream:
         self._path = [n for n in path if n.message.content]
         self._n_opening = n_opening
         self._going_on = going_on
-        self._parts: dict[str, list[str]] = {"text": [], "reasoning": []}
+        self._parts: dict[str, list[str]] = {"text": [], "reasoning": [], "tool": []}
+        self._tokens: list[tuple[int, str]] = []
 
     def take(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Delta):
                 self._parts.setdefault(event.channel, []).append(event.text)
+                self._tokens.extend((token.id, token.text) for token in event.tokens)
                 self.writer.append(event.text, event.channel, [token.id for token in event.tokens])
             elif isinstance(event, Started):
                 self.started = event
@@ -168,14 +173,13 @@ class _Stream:
             parts = (ReasoningPart(reasoning, self.reasoning_seconds),)
         return Message("assistant", (*parts, TextPart(text)) if text else parts, self.node.message.name)
 
-    def spliceable(self, end: Finished) -> tuple[int, ...]:
-        """The sampled ids where they spell exactly the saved text: no reasoning, no stop string cut off; else ()."""
-        if self._parts["reasoning"] or end.reason == "stop_string":
-            return ()
+    def spliceable(self) -> tuple[int, ...]:
+        """The ids that spell exactly the saved text; () where none do, as after a stop string in the middle of a token."""
+        ids = sampled_ids(self._tokens, "".join(self._parts["text"]))
         before = self._going_on.sampled_ids if self._going_on else ()
-        if self._going_on and (not before or self.started is None or self._going_on.model != self.started.model):
+        if self._going_on and (not before or self._going_on.model != (self.started.model if self.started else "")):
             return ()
-        return (*before, *end.ids)
+        return (*before, *ids) if ids else ()
 
     def kept_node(self) -> int | None:
         """The id of the first message that was still in the prompt, None where all were."""

@@ -17,7 +17,8 @@ TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permis
 def error_body(error: AppError) -> dict[str, Any]:
     """`{"error": {"message", "type", "param", "code"}}`, which the official SDKs show to their users."""
     code = "model_not_found" if error.code == "not_found" and error.param == "model" else error.code
-    return {"error": {"message": error.message, "type": TYPES.get(error.status, "server_error"), "param": error.param, "code": code}}
+    kind = TYPES.get(error.status, "server_error")
+    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": code}}
 
 
 def error_response(error: AppError) -> JSONResponse:

@@ -18,7 +18,9 @@ def routes(engine: Engine) -> APIRouter:
     async def info() -> dict[str, Any]:
         models = engine.models
         state = engine.watch.state
-        loading = {"model_name": state.name, "progress": state.fraction, "what": state.what} if state.status == "loading" else None
+        loading = None
+        if state.status == "loading":
+            loading = {"model_name": state.name, "progress": state.fraction, "what": state.what}
         return {**(_info(models[0]) if models else {"model_name": None, "loader": None}), "loading": loading,
                 "loaded": [held.name for held in models]}
 
@@ -35,7 +37,8 @@ def routes(engine: Engine) -> APIRouter:
             raise BadRequest("model_name is missing; GET /v1/internal/model/list names the models.", param="model_name")
         unknown = sorted(set(body) - {"model_name", "loader", "options"})
         if unknown:
-            raise BadRequest(f"Unknown field {', '.join(unknown)}; a load takes model_name, loader and options.", param=unknown[0])
+            raise BadRequest(f"Unknown field {', '.join(unknown)}; a load takes model_name, loader and options.",
+                             param=unknown[0])
         return _info(await engine.load(name, loader=field(body, "loader", str, ""), options=field(body, "options", dict, {})))
 
     @router.post("/model/unload")

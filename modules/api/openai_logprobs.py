@@ -10,8 +10,9 @@ from ..core.loader import Token
 
 def chat_logprobs(tokens: Sequence[Token], top: int) -> dict[str, Any]:
     """`{"content": [{token, logprob, bytes, top_logprobs}]}`; end-of-generation tokens, which have no text, are left out."""
-    return {"content": [{**_entry(token.text, token.logprob), "top_logprobs": [_entry(text, lp) for _, text, lp in token.top[:top]]}
-                        for token in tokens if token.logprob is not None and (token.text or token.finish is None)]}
+    shown = [token for token in tokens if token.logprob is not None and (token.text or token.finish is None)]
+    return {"content": [{**_entry(token.text, token.logprob),
+                         "top_logprobs": [_entry(text, logprob) for _, text, logprob in token.top[:top]]} for token in shown]}
 
 
 def completion_logprobs(tokens: Sequence[Token], top: int, offset: int) -> dict[str, Any]:

@@ -127,9 +127,9 @@ def _message(item: Any, index: int) -> Message:
         raise BadRequest(f"{where}.content must be a string or a list of parts.", param="messages")
     texts = []
     for part in content:
-        if not isinstance(part, dict) or part.get("type") not in ("text", "input_text") or not isinstance(part.get("text"), str):
-            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            raise BadRequest(f"{where}.content has a part of type {kind!r}; only text is supported by this model.", param="messages")
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        if kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
+            raise BadRequest(f"{where}.content has a part of type {kind!r}; only text is supported.", param="messages")
         texts.append(part["text"])
     return message(role, "".join(texts), name=name)
 
@@ -144,7 +144,8 @@ def _prompts(prompt: Any) -> list[str | tuple[int, ...]]:
             return [tuple(prompt)]
         if len(prompt) <= MAX_PROMPTS and all(isinstance(item, list) and item and all(map(_is_id, item)) for item in prompt):
             return [tuple(item) for item in prompt]
-    raise BadRequest(f"prompt must be a string, a list of token ids, or a list of at most {MAX_PROMPTS} of these.", param="prompt")
+    raise BadRequest(f"prompt must be a string, a list of token ids, or a list of at most {MAX_PROMPTS} of these.",
+                     param="prompt")
 
 
 def _is_id(item: Any) -> bool:

@@ -37,6 +37,7 @@ class Engine:
         self.catalog = catalog
         self.loaders = dict(loaders)
         self.watch = LoadWatch()
+        self.on_loaded: Callable[[Held], None] | None = None
         self._max_queue = max_queue
         self._renderer = TemplateRenderer()
         self._held: dict[str, Held] = {}
@@ -61,7 +62,10 @@ class Engine:
         Raises NotFound, LoadFailed, OutOfMemory, WorkerDied, Conflict while another load runs, Cancelled after `cancel_load`.
         """
         file = await asyncio.to_thread(self.catalog.find, name)
-        return await self._loading.load(file, loader=loader, options=options)
+        held = await self._loading.load(file, loader=loader, options=options)
+        if self.on_loaded is not None:
+            self.on_loaded(held)
+        return held
 
     def cancel_load(self) -> bool:
         """Stop the load under way; False where there is none."""
@@ -153,7 +157,8 @@ class Engine:
     async def _drive(self, run: Run, held: Held) -> None:
         """Prepare the prompt, hand it to the worker, and see the run to its end."""
         task = asyncio.current_task()
-        run.on_cancel = task.cancel if task is not None else None
+        assert task is not None, "a coroutine of an event loop runs in a task"
+        run.on_cancel = task.cancel
         try:
             prompt = await PromptBuilder(self._renderer, held.worker).build(run.request)
             self._hand_over(run, held, prompt)
@@ -179,7 +184,8 @@ class Engine:
                            dropped=prompt.dropped, keep_from=prompt.keep_from,
                            ignored=tuple(ignored_params(params, honoured)), quantization=held.file.quantization)
 
-        splitter = Splitter(params.stop, held.marks, bool(held.marks) and starts_inside(prompt.text, held.marks))
+        inside = held.marks is not None and starts_inside(prompt.text, held.marks)
+        splitter = Splitter(params.stop, held.marks, inside)
         generation = Generation(run, splitter, n_prompt=len(prompt.ids), started=started,
                                 stop_worker=lambda: held.worker.remove(run.id))
         run.on_cancel = generation.cancel

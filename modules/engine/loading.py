@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ from ..models import memory
 from ..text.splitter import detect_marks
 from ..worker.client import WorkerClient
 from .models import Held, LoadState, LoadWatch
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A load as decided: asked holds the options as given, options all of them."""
+
+    file: ModelFile
+    spec: LoaderSpec
+    asked: dict[str, Any]
+    options: dict[str, Any]
 
 
 class Loading:
@@ -67,8 +78,8 @@ class Loading:
         try:
             spec = self._spec(file, loader)
             self._watch.set(LoadState("loading", file.name, spec.name, 0.0, "Looking at memory"))
-            complete = await asyncio.to_thread(self._options, file, spec, options)
-            held = await self._exchange(file, spec, complete)
+            plan = await asyncio.to_thread(self._plan, file, spec, options)
+            held = await self._exchange(plan)
         except asyncio.CancelledError:
             self._watch.set(LoadState("cancelled", file.name, loader, 0.0, "Cancelled"))
             raise
@@ -97,33 +108,33 @@ class Loading:
             raise LoadFailed(f"The loader {spec.name} cannot load {file.name}, which is {file.format}.", param="loader")
         return spec
 
-    def _options(self, file: ModelFile, spec: LoaderSpec, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _plan(self, file: ModelFile, spec: LoaderSpec, given: Mapping[str, Any] | None) -> _Plan:
         """Every option of the loader: as given, else what suits this machine, else the knob's default."""
         parsed, unknown = parse_values(spec.options, given or {})
         if unknown:
             raise LoadFailed(f"The loader {spec.name} has no option {', '.join(unknown)}; it has: {', '.join(spec.options)}.",
                              param="options")
         defaults = {name: knob.default for name, knob in spec.options.items()}
-        return {**defaults, **memory.default_options(file, spec, memory.free_ram(), memory.free_vram()), **parsed}
+        fitted = memory.default_options(file, spec, memory.free_ram(), memory.free_vram())
+        return _Plan(file, spec, parsed, {**defaults, **fitted, **parsed})
 
-    async def _exchange(self, file: ModelFile, spec: LoaderSpec, options: dict[str, Any]) -> Held:
+    async def _exchange(self, plan: _Plan) -> Held:
         """Load the new model and let go of the one it replaces; before, where both fit in memory; else after, with a way back."""
-        old = self._to_replace(file.name)
+        old = self._to_replace(plan.file.name)
         if old is None:
-            return await self._start(file, spec, options)
-        both_fit = await asyncio.to_thread(_fits, file, options)
-        if both_fit:
-            new = await self._start(file, spec, options)
+            return await self._start(plan)
+        if await asyncio.to_thread(_fits, plan):
+            new = await self._start(plan)
             self._retire_when_idle(old)
             return new
         for run in list(old.runs.values()):
             run.cancel()
         await self.release(old)
         try:
-            return await self._start(file, spec, options)
+            return await self._start(plan)
         except (AppError, asyncio.CancelledError):
             self._watch.set(LoadState("loading", old.name, old.spec.name, 0.0, f"Bringing back {old.name}"))
-            await asyncio.shield(self._start(old.file, old.spec, old.options))
+            await asyncio.shield(self._start(_Plan(old.file, old.spec, old.asked, old.options)))
             raise
 
     def _to_replace(self, name: str) -> Held | None:
@@ -133,14 +144,18 @@ class Loading:
             return None
         return min(self._held.values(), key=lambda held: held.used_at)
 
-    async def _start(self, file: ModelFile, spec: LoaderSpec, options: dict[str, Any]) -> Held:
+    async def _start(self, plan: _Plan) -> Held:
+        file, spec = plan.file, plan.spec
+
         def progress(fraction: float, what: str) -> None:
             self._watch.set(LoadState("loading", file.name, spec.name, fraction, what))
 
         log = self._log_dir / (re.sub(r"[^A-Za-z0-9._-]+", "-", file.name)[-80:] + ".log")
-        worker = await WorkerClient.start(loader=spec.name, path=file.path, options=options, log_path=log, on_progress=progress)
+        worker = await WorkerClient.start(loader=spec.name, path=file.path, options=plan.options, log_path=log,
+                                          on_progress=progress)
         facts = worker.facts
-        held = Held(file, spec, options, worker, detect_marks(facts.chat_template, tuple(facts.special_tokens.values())))
+        held = Held(file, spec, plan.asked, plan.options, worker,
+                    detect_marks(facts.chat_template, tuple(facts.special_tokens.values())))
         worker.on_death = lambda error: self._lost(held, error)
         self._held[file.name] = held
         return held
@@ -162,7 +177,7 @@ class Loading:
         task.add_done_callback(self._releases.discard)
 
 
-def _fits(file: ModelFile, options: Mapping[str, Any]) -> bool:
+def _fits(plan: _Plan) -> bool:
     """Whether the model fits beside what is loaded now, with a tenth to spare."""
-    needed = memory.forecast(file, options).total_bytes * 1.1
+    needed = memory.forecast(plan.file, plan.options).total_bytes * 1.1
     return needed <= memory.free_ram() and (not memory.free_vram() or needed <= memory.free_vram())

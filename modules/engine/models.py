@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,11 +19,12 @@ LoadStatus = Literal["idle", "loading", "ready", "failed", "cancelled"]
 class Held:
     """A loaded model and its process; the engine alone changes it, on the event loop.
 
-    options: as asked, parsed and complete; facts.options says how they came out. runs: those not yet ended, by id.
+    asked: the options as given; options: those completed; facts.options says how they came out. runs: those not yet ended, by id.
     """
 
     file: ModelFile
     spec: LoaderSpec
+    asked: dict[str, Any]
     options: dict[str, Any]
     worker: WorkerClient
     marks: ReasoningMarks | None
@@ -57,23 +56,10 @@ class LoadState:
 
 
 class LoadWatch:
-    """The newest LoadState, and readers that wait for the next; on the event loop."""
+    """Holds the newest LoadState; on the event loop."""
 
     def __init__(self) -> None:
         self.state = LoadState()
-        self._changed = asyncio.Event()
 
     def set(self, state: LoadState) -> None:
         self.state = state
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def follow(self) -> AsyncIterator[LoadState]:
-        """The state now and each later one (a slow reader skips some), until it is no longer loading."""
-        while True:
-            changed = self._changed
-            state = self.state
-            yield state
-            if state.status != "loading":
-                return
-            await changed.wait()

@@ -27,7 +27,7 @@ class Prompt:
 
 
 class PromptBuilder:
-    """Builds prompts for one worker's model; on the event loop. Tokenizing happens in the worker, rendering in the template child."""
+    """Builds prompts for one worker's model; on the event loop. The worker tokenizes, the template child renders."""
 
     def __init__(self, renderer: TemplateRenderer, worker: WorkerClient) -> None:
         self._renderer = renderer
@@ -47,14 +47,15 @@ class PromptBuilder:
         ids, text = await self._render(request, keep_from)
         if len(ids) > room and request.truncate:
             sizes = await self._sizes(request)
-            fixed = sum(sizes[:first]) + max(0, len(ids) - sum(sizes[:first]) - sum(sizes[keep_from:]))
+            roles = [m.role for m in request.messages[first:]]
+            fixed = max(0, len(ids) - sum(sizes[keep_from:]))
+            # The sizes are of contents alone; what the template puts around those that stay is learnt by rendering again.
             while len(ids) > room:
-                cut = choose_cut([*sizes[first:]], fixed, room, keep_from - first) + first
-                if cut <= keep_from:
-                    break
-                keep_from = cut
-                ids, text = await self._render(request, keep_from)
-                fixed += max(0, len(ids) - room)
+                cut = first + choose_cut(sizes[first:], fixed, room, keep_from - first, roles=roles)
+                if cut > keep_from:
+                    keep_from = cut
+                    ids, text = await self._render(request, keep_from)
+                fixed += max(1, len(ids) - room)
         self._check_room(ids, request)
         return Prompt(tuple(ids), text, keep_from=keep_from if keep_from > first else 0, dropped=keep_from - first)
 
@@ -62,7 +63,8 @@ class PromptBuilder:
         if request.prompt_ids:
             bad = next((i for i in request.prompt_ids if not 0 <= i < self._facts.vocab_size), None)
             if bad is not None:
-                raise BadRequest(f"Token id {bad} is outside the model's vocabulary (0 to {self._facts.vocab_size - 1}).", param="prompt")
+                raise BadRequest(f"Token id {bad} is outside the model's vocabulary (0 to {self._facts.vocab_size - 1}).",
+                                 param="prompt")
             ids = list(request.prompt_ids)
         else:
             ids = (await self._worker.tokenize([(request.text, request.control)]))[0]
@@ -91,7 +93,8 @@ class PromptBuilder:
         if len(ids) >= context:
             raise ContextTooLong(
                 f"The prompt has {len(ids)} tokens and the model's context holds {context}, with at least one for the reply. "
-                "Shorten the prompt, or load the model with a larger context.", param="messages" if request.messages else "prompt")
+                "Shorten the prompt, or load the model with a larger context.",
+                param="messages" if request.messages else "prompt")
 
     async def _sizes(self, request: Request) -> list[int]:
         """Tokens of each message's content; spliced ids count as they are."""
@@ -107,17 +110,13 @@ class PromptBuilder:
             self._renderer, self._facts.chat_template or DEFAULT_TEMPLATE, [request.messages[i] for i in indices],
             bos_token=self._facts.bos_text, eos_token=self._facts.eos_text, add_generation_prompt=not request.continue_last,
             continue_final_message=request.continue_last)
-        spliced = {place: self._without_eog(request.spliced[index]) for place, index in enumerate(indices)
-                   if request.spliced.get(index)}
-        parts = pieces(rendered, tuple(self._facts.special_tokens.values()), spliced)
+        spliced = {place: request.spliced[index] for place, index in enumerate(indices) if request.spliced.get(index)}
+        parts = pieces(rendered, tuple(self._facts.special_tokens.values()), spliced, eog_ids=self._facts.eog_ids)
         tokenized = iter(await self._worker.tokenize([(p.text, p.control) for p in parts if p.ids is None]))
         ids: list[int] = []
         for part in parts:
             ids.extend(part.ids if part.ids is not None else next(tokenized))
         return self._with_bos(ids), rendered.text
-
-    def _without_eog(self, ids: tuple[int, ...]) -> tuple[int, ...]:
-        return ids[:-1] if ids and ids[-1] in self._facts.eog_ids else ids
 
 
 def first_after_system(messages: Sequence[Message]) -> int:

@@ -25,7 +25,7 @@ class Run:
         self.quantization = quantization
         self.events: list[Event] = []
         self.started_at = time.time()
-        self.on_cancel: Callable[[], None] | None = None
+        self.on_cancel: Callable[[], object] | None = None
         self._listener = listener
         self._parts: dict[str, list[str]] = {}
         self._waiting: set[asyncio.Future[None]] = set()

@@ -1,0 +1,90 @@
+"""Colloquy: reads the settings, makes engine, stores, API and page, and serves them on one port."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import webbrowser
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from modules.assembly import Services, make_services
+from modules.core.errors import AppError
+from modules.instance import AlreadyRunning, Instance, listening_socket
+from modules.setup import api_key, load_settings, private_folder
+
+ROOT = Path(__file__).resolve().parent
+
+
+def make_app(services: Services, *, key: str = "", started: Callable[[], None] = lambda: None) -> Any:
+    """The whole server as one ASGI application: guard, API, the page's routes, and the page last."""
+    from modules.ui.routes import ui_routes
+
+    from modules.api.app import make_api
+    from modules.guard import Guard, local_hosts
+    from modules.ui.page import mount
+    from modules.ui.page_services import PageServices
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        await services.open()
+        started()
+        try:
+            yield
+        finally:
+            await services.close()
+
+    settings = services.settings
+    page = PageServices(services.engine, services.chat, services.sessions, services.notebook, services.store.presets,
+                        services.store.cards, ROOT / ".venv" / "llama_cpp_build.json")
+    api = make_api(services.engine, lifespan=lifespan)
+    api.router.routes.extend(ui_routes(page))
+    mount(api, page, root_path=settings.root_path)
+    hosts = local_hosts(settings.listen) | set(settings.allowed_hosts)
+    return Guard(api, allowed_hosts=hosts, cors_origins=settings.cors_origins, api_key=key or None, root_path=settings.root_path)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until stopped; 0 after a clean stop, 1 where another instance runs, 2 where a setting is at fault."""
+    import uvicorn
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        settings = load_settings(argv, os.environ)
+        data_dir = private_folder(Path(settings.data_dir).expanduser())
+        instance = Instance.hold(data_dir, wait_seconds=5)
+        host = "0.0.0.0" if settings.listen else settings.host
+        key = api_key(settings, data_dir)
+        socket = listening_socket(host, settings.port)
+        services = make_services(settings, ROOT)
+    except AlreadyRunning as error:
+        print(error.message, file=sys.stderr)
+        if error.url and "--no-browser" not in argv:
+            webbrowser.open(error.url)
+        return 1
+    except AppError as error:
+        print(error.message, file=sys.stderr)
+        return 2
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    url = f"http://{shown}:{socket.getsockname()[1]}{settings.root_path}/"
+
+    def started() -> None:
+        instance.announce(url)
+        link = f"{url}?key={key}" if key else url
+        print(f"Colloquy is ready: {link}", flush=True)
+        if not settings.no_browser:
+            webbrowser.open(link)
+
+    app = make_app(services, key=key, started=started)
+    try:
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio")).run(sockets=[socket])
+    finally:
+        instance.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

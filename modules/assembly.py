@@ -1,0 +1,108 @@
+"""Makes the services in their order, opens them when the server starts, and closes them when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import registry
+from .chat import ChatService
+from .core.errors import AppError
+from .core.settings import Settings
+from .engine import Engine, Held
+from .models.catalog import Catalog
+from .notebook import Notebook
+from .replies import Replies
+from .sessions import Sessions
+from .store.database import Store
+
+log = logging.getLogger("colloquy")
+STARTER = "starter"
+LAST_MODEL = "last_model"
+NONE = "none"
+BEAT_SECONDS = 10.0
+
+
+@dataclass
+class Services:
+    """The running parts, made once. `open` and `close` are called on the event loop."""
+
+    settings: Settings
+    store: Store
+    engine: Engine
+    sessions: Sessions
+    replies: Replies
+    chat: ChatService
+    notebook: Notebook
+    instance: str
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def open(self) -> None:
+        """Recover what a crash left, then load the model in the background while the page already answers."""
+        recovered = await asyncio.to_thread(self.store.recover, lambda instance: instance == self.instance)
+        if recovered.nodes or recovered.documents:
+            log.info("Recovered %d interrupted replies and %d documents", len(recovered.nodes), len(recovered.documents))
+        self._tasks = [asyncio.create_task(self._load_first(), name="first model"),
+                       asyncio.create_task(self._beat(), name="beat")]
+
+    async def close(self) -> None:
+        """Stop the runs, save their text, end the processes, close the database."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.engine.close()
+        await self.replies.settle()
+        await self.notebook.settle()
+        await asyncio.to_thread(self.store.close)
+
+    async def _load_first(self) -> None:
+        """The model asked for, else the one used last, else the starter model; a failure is shown by the Model tab."""
+        asked = self.settings.model
+        if asked == NONE:
+            return
+        last = await asyncio.to_thread(self.store.keyvalue.get, LAST_MODEL, None)
+        last = last if isinstance(last, dict) else {}
+        names = [asked] if asked else [name for name in (str(last.get("name", "")), STARTER) if name]
+        for name in names:
+            saved = last if name == last.get("name") else {}
+            try:
+                await self.engine.load(name, loader=self.settings.loader or str(saved.get("loader", "")),
+                                       options=saved.get("options") or {})
+                return
+            except AppError as error:
+                log.warning("%s was not loaded: %s", name, error.message)
+
+    def remember(self, held: Held) -> None:
+        """Keep what was loaded, and how, for the next start."""
+        value = {"name": held.name, "loader": held.spec.name, "options": json.loads(json.dumps(held.asked))}
+        self._tasks.append(asyncio.create_task(asyncio.to_thread(self.store.keyvalue.set, LAST_MODEL, value)))
+
+    async def _beat(self) -> None:
+        """Mark the rows of live replies as this process's, so that another process on one database leaves them alone."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            if self.engine.live_runs:
+                await asyncio.to_thread(self.store.chats.beat, self.instance)
+
+
+def make_services(settings: Settings, root: Path) -> Services:
+    """Everything below the page and the API. Opens the database: raises AppError where it cannot be used."""
+    data_dir = Path(settings.data_dir).expanduser()
+    store = Store(data_dir)
+    folders = [path if path.is_absolute() else root / path for path in (Path(d).expanduser() for d in settings.models_dir)]
+    log_dir = data_dir / "logs"
+    log_dir.mkdir(parents=True, exist_ok=True)
+    engine = Engine(Catalog(folders), registry.find_loaders(), log_dir=log_dir, max_models=settings.max_models,
+                    max_queue=settings.max_queue)
+    instance = secrets.token_hex(8)
+    sessions = Sessions(store.sessions)
+    replies = Replies(engine, store, instance)
+    chat = ChatService(engine, store, sessions, store.cards, replies)
+    notebook = Notebook(engine, store, sessions, instance)
+    services = Services(settings, store, engine, sessions, replies, chat, notebook, instance)
+    engine.on_loaded = services.remember
+    return services

@@ -1,0 +1,197 @@
+"""The Model tab: what lies in the model folders, the loader's options, load with progress and cancel, unload."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import gradio as gr
+
+from .. import registry
+from ..core.errors import AppError, Cancelled
+from ..core.loader import LoaderSpec, ModelFile
+from ..engine import LoadState
+from .page_frame import Page
+from .widgets import read, widget
+
+TITLE = "Model"
+PROGRESS_SECONDS = 0.2
+COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "Note")
+
+
+class ModelTab:
+    """Built first, wired after all tabs are built. Model names are untrusted: they only go into text boxes and table cells."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._engine = page.services.engine
+        self._options: dict[str, dict[str, Any]] = {}
+        self._groups: dict[str, Any] = {}
+
+    def build(self) -> None:
+        with gr.Row():
+            self._status = gr.Textbox(label="Loaded", interactive=False, lines=1, max_lines=3, scale=4,
+                                      elem_id="model-status")
+            self._unload = gr.Button("Unload", size="sm", scale=1, min_width=80, elem_id="model-unload")
+        self._problem = gr.Textbox(label="Why GGUF models cannot be loaded", interactive=False, visible=False, lines=2,
+                                   max_lines=8)
+        self._table = gr.Dataframe(headers=list(COLUMNS), datatype="str", interactive=False, wrap=True, elem_id="model-table",
+                                   label="Models", max_height=320, value=[])
+        self._empty = gr.Textbox(interactive=False, visible=False, show_label=False, lines=2)
+        with gr.Row():
+            self._model = gr.Dropdown(label="Model", choices=[], interactive=True, scale=4, min_width=200,
+                                      elem_id="model-choice")
+            self._loader = gr.Dropdown(label="Loader", choices=[], interactive=True, scale=2, min_width=140,
+                                       elem_id="model-loader")
+            self._refresh = gr.Button("Refresh", size="sm", scale=1, min_width=80)
+        self._why = gr.Textbox(label="About this choice", interactive=False, lines=1, max_lines=4, visible=False)
+        with gr.Accordion("Loader options", open=False):
+            for name, spec in self._engine.loaders.items():
+                with gr.Group(visible=False) as group:
+                    self._options[name] = {option: widget(knob) for option, knob in spec.options.items()}
+                    if not spec.options:
+                        gr.Textbox("This loader has no options.", show_label=False, interactive=False)
+                self._groups[name] = group
+        with gr.Row():
+            self._load = gr.Button("Load", variant="primary", elem_id="model-load")
+            self._cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="model-cancel")
+        self._progress = gr.Slider(0, 100, value=0, label="Progress (%)", interactive=False, visible=False,
+                                   elem_id="model-progress")
+        self._what = gr.Textbox(label="Loading", interactive=False, visible=False, lines=1, max_lines=3, elem_id="model-what")
+        self._log = gr.Textbox(label="Log", interactive=False, visible=False, lines=4, max_lines=12)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `state` fills, in order."""
+        return [self._status, self._problem, self._table, self._empty, self._model, self._loader, self._why,
+                *self._groups.values()]
+
+    async def state(self) -> list[Any]:
+        """The list of models and what is loaded, read now."""
+        files = await self._engine.files()
+        report = await self._page.services.failed_build()
+        chosen = self._engine.models[0].name if self._engine.models else next((f.name for f in files if not f.problem), None)
+        problem = f"{report.get('reason', '')}\nTo try again: {report.get('command', '')}" if report else ""
+        empty = "No models yet. Put a GGUF file or a folder with safetensors into one of the model folders, then press Refresh."
+        return [self._status_text(), gr.update(visible=bool(report), value=problem), [_row(file) for file in files],
+                gr.update(visible=not files, value=empty), gr.update(choices=[file.name for file in files], value=chosen),
+                *await self._choice(chosen, "")]
+
+    def wire(self) -> None:
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        choice = [self._loader, self._why, *self._groups.values()]
+        widgets = [w for group in self._options.values() for w in group.values()]
+        self._model.input(lambda name: self._choice(name, ""), [self._model], choice, **quiet)
+        self._loader.input(self._choice, [self._model, self._loader], choice, **quiet)
+        self._refresh.click(self.state, None, self.outputs, **quiet)
+        self._table.select(self._pick, None, [self._model, *choice], **quiet)
+        inputs = {self._model, self._loader, *widgets}
+        shows = [self._status, self._progress, self._what, self._log, self._load, self._cancel]
+
+        async def load(values: Mapping[Any, Any]) -> AsyncIterator[list[Any]]:
+            async for update in self._run_load(values):
+                yield update
+
+        loaded = self._load.click(load, inputs, shows, concurrency_limit=None, **quiet)
+        loaded.then(self._page.panel.state, [self._page.session], self._page.panel.outputs, **quiet)
+        self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
+        unloaded = self._unload.click(self._run_unload, None, [self._status], **quiet)
+        unloaded.then(self._page.panel.state, [self._page.session], self._page.panel.outputs, **quiet)
+
+    async def _pick(self, event: gr.SelectData) -> list[Any]:
+        name = str(event.row_value[0])
+        return [name, *await self._choice(name, "")]
+
+    async def _choice(self, name: str | None, loader: str) -> list[Any]:
+        """Updates of loader list, reason and option groups for a model; `loader` "" takes the one that suits it."""
+        if not name:
+            hidden = [gr.update(visible=False) for _ in self._groups]
+            return [gr.update(choices=[], value=None), gr.update(visible=False), *hidden]
+        files = {file.name: file for file in await self._engine.files()}
+        file = files.get(name)
+        if file is None:
+            return [gr.update(), gr.update(visible=True, value="This model is no longer there; press Refresh."),
+                    *(gr.update() for _ in self._groups)]
+        fitting = [spec.name for spec in self._engine.loaders.values() if spec.accepts(file) > 0]
+        why = _why(file, self._engine.loaders[loader]) if loader else file.problem
+        if not loader and not file.problem:
+            try:
+                loader = registry.choose(file).name
+            except AppError as error:
+                why = error.message
+        visible = [gr.update(visible=name == loader) for name in self._groups]
+        return [gr.update(choices=fitting, value=loader or None), gr.update(visible=bool(why), value=why), *visible]
+
+    async def _run_load(self, values: Mapping[Any, Any]) -> AsyncIterator[list[Any]]:
+        """Load and show progress until it is ready, failed or cancelled."""
+        name, loader = values[self._model], values[self._loader] or ""
+        if not name:
+            raise gr.Error("Choose a model first.")
+        try:
+            options = self._read_options(loader, values)
+            task = asyncio.ensure_future(self._engine.load(name, loader=loader, options=options))
+            while not task.done():
+                await asyncio.wait({task}, timeout=PROGRESS_SECONDS)
+                yield self._progress_row(self._engine.watch.state)
+            await task
+        except Cancelled:
+            gr.Info("Loading was cancelled.")
+        except AppError as error:
+            gr.Warning(error.message)
+        yield self._progress_row(self._engine.watch.state)
+
+    def _read_options(self, loader: str, values: Mapping[Any, Any]) -> dict[str, Any]:
+        """Only the options that differ from their default: what is left alone is fitted to this machine."""
+        spec = self._engine.loaders.get(loader)
+        if spec is None:
+            return {}
+        read_values = {name: read(knob, values[self._options[loader][name]]) for name, knob in spec.options.items()}
+        return {name: value for name, value in read_values.items() if value != spec.options[name].default}
+
+    def _progress_row(self, state: LoadState) -> list[Any]:
+        loading = state.status == "loading"
+        error = state.error.message if state.error else ""
+        log = state.log or (state.error.log if state.error else "")
+        return [self._status_text(), gr.update(visible=loading, value=round(100 * state.fraction)),
+                gr.update(visible=loading or bool(error), value=error or f"{state.name}: {state.what}",
+                          label="Why it failed" if error else "Loading"),
+                gr.update(visible=bool(log), value=log), gr.update(interactive=not loading), gr.update(interactive=loading)]
+
+    async def _cancel_load(self) -> None:
+        if not self._engine.cancel_load():
+            gr.Info("Nothing is being loaded.")
+
+    async def _run_unload(self) -> str:
+        try:
+            await self._engine.unload(self._engine.held().name)
+        except AppError as error:
+            gr.Warning(error.message)
+        return self._status_text()
+
+    def _status_text(self) -> str:
+        lines = []
+        for held in self._engine.models:
+            memory = f", {held.facts.memory_bytes / 1e9:.2f} GB" if held.facts.memory_bytes else ""
+            lines.append(f"{held.name} · {held.spec.title} · context {held.facts.context} · {held.facts.device}{memory}")
+        return "\n".join(lines) or "No model is loaded."
+
+
+def _why(file: ModelFile, spec: LoaderSpec) -> str:
+    """Why a loader cannot take the file, or empty where it can."""
+    if file.problem:
+        return file.problem
+    missing = registry.missing(spec)
+    if missing:
+        return f"{spec.title} needs {', '.join(missing)}, which is not installed. Run: {spec.install}"
+    return "" if spec.accepts(file) > 0 else f"{spec.title} does not load {file.format} files."
+
+
+def _row(file: ModelFile) -> list[str]:
+    size = f"{file.size_bytes / 1e9:.2f} GB" if file.size_bytes >= 1e8 else f"{file.size_bytes / 1e6:.1f} MB"
+    parameters = f"{file.n_params / 1e9:.1f} B" if file.n_params >= 1e9 else f"{file.n_params / 1e6:.1f} M"
+    parameters = parameters if file.n_params else ""
+    return [file.name, file.format, size, parameters, file.quantization, str(file.trained_context or ""), file.architecture,
+            file.problem]
+
+

@@ -1,0 +1,70 @@
+"""The page: a header, the tabs in order, the parameter panel at the side; everything is built first and wired afterwards."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+# Gradio reads this when imported: without it the page calls its makers' hosts.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+
+from ..core.errors import AppError
+from . import chat_tab, model_tab, notebook_tab
+from .page_frame import SESSION_JS, Page
+from .page_services import PageServices
+from .panel import Panel
+from .theme import HEAD, THEME
+
+TABS = (chat_tab.ChatTab, notebook_tab.NotebookTab, model_tab.ModelTab)
+
+
+def make_page(services: PageServices) -> gr.Blocks:
+    """The page, ready to mount. Values of one session never enter it: they come when the page has loaded."""
+    with gr.Blocks(title="Colloquy", analytics_enabled=False, fill_height=True, fill_width=True) as blocks:
+        session = gr.Textbox(visible=False, elem_id="session-id")
+        panel = Panel(services)
+        page = Page(services, session, panel)
+        gr.Markdown("# Colloquy", elem_id="app-title")
+        tabs = []
+        with gr.Tabs(elem_id="tabs"):
+            for kind in TABS:
+                with gr.Tab(kind.TITLE, id=kind.TITLE.lower(), elem_id=f"tab-{kind.TITLE.lower()}"):
+                    tab = kind(page)
+                    tab.build()
+                    tabs.append(tab)
+        with gr.Sidebar(position="right", open=False, label="Parameters", elem_id="parameters"):
+            panel.build()
+        page.fills.append((panel.outputs, panel.state))
+        for tab in tabs:
+            tab.wire()
+        panel.wire(session)
+        _fill_on_load(blocks, page)
+    # A page has many independent small events; the model has its own queue.
+    blocks.queue(default_concurrency_limit=None)
+    return blocks
+
+
+def mount(app: Any, services: PageServices, *, root_path: str = "") -> Any:
+    """Mount the page at "/" of an app whose own routes come first."""
+    blocks = make_page(services)
+    return gr.mount_gradio_app(app, blocks, path="/", theme=THEME, head=HEAD, footer_links=[], run_history=False,
+                               root_path=root_path or None, show_error=True, max_file_size="64mb", enable_monitoring=False,
+                               mcp_server=False, ssr_mode=False, pwa=False)
+
+
+def _fill_on_load(blocks: gr.Blocks, page: Page) -> None:
+    """One event on load fetches the session's id in the browser and fills every tab's outputs."""
+    outputs = [page.session, *(output for group, _ in page.fills for output in group)]
+
+    async def fill(session: str) -> list[Any]:
+        values: list[Any] = [session]
+        for _, make in page.fills:
+            try:
+                values += await make(session)
+            except AppError as error:
+                raise gr.Error(error.message) from error
+        return values
+
+    blocks.load(fill, [page.session], outputs, js=SESSION_JS, show_progress="hidden", api_visibility="private")

@@ -1,0 +1,35 @@
+"""What every tab is built into: the services, the session's id, the shared panel, and what fills the page on load."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .page_services import PageServices
+from .panel import Panel
+
+# The same key is used by the scripts in assets/: one id a browser tab, kept over reloads.
+SESSION_JS = "() => window.colloquySession()"
+
+
+@dataclass
+class Page:
+    """Handed to each tab while the page is built, on one thread; not changed afterwards.
+
+    session: the hidden text box that carries the tab's session id into handlers. fills: (outputs, function of the session id)
+    run once when a page has loaded, because Gradio bakes the values it was built with into every page.
+    """
+
+    services: PageServices
+    session: Any
+    panel: Panel
+    fills: list[tuple[list[Any], Callable[[str], Awaitable[list[Any]]]]] = field(default_factory=list)
+
+
+class Tab(Protocol):
+    """A tab's file has a TITLE and one of these: `build` makes the controls, `wire` connects them once all tabs are built."""
+
+    def build(self) -> None: ...
+
+    def wire(self) -> None: ...

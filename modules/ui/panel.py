@@ -1,0 +1,130 @@
+"""The parameter panel: one set of widgets made from the knobs, the same for chat and notebook, saved with the session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gradio as gr
+
+from ..core.errors import AppError
+from ..core.params import PARAM_KNOBS, RUN_FIELDS, GenerationParams
+from ..engine import Held
+from .page_services import PageServices
+from .widgets import read, shown, widget
+
+FIRST_GROUPS = ("Sampling", "Output")
+
+
+class Panel:
+    """Widgets by parameter name, and the preset row above them. Built once; wired after everything is built."""
+
+    def __init__(self, services: PageServices) -> None:
+        self._services = services
+        self.widgets: dict[str, Any] = {}
+        self.preset: Any = None
+        self.notes: Any = None
+
+    def build(self) -> None:
+        with gr.Row(elem_classes="preset-row"):
+            self.preset = gr.Dropdown(label="Preset", choices=[], interactive=True, scale=3, min_width=120)
+            self._save_name = gr.Textbox(label="Save as", placeholder="name", lines=1, scale=2, min_width=80)
+            self._save = gr.Button("Save", size="sm", scale=1, min_width=60)
+        self._reset = gr.Button("Reset all to neutral", size="sm", variant="secondary")
+        self.notes = gr.Textbox(label="Ignored by the loaded model's loader", interactive=False, visible=False, lines=1,
+                                max_lines=4)
+        groups: dict[str, list[str]] = {}
+        for name, knob in PARAM_KNOBS.items():
+            groups.setdefault(knob.group, []).append(name)
+        for group in [*FIRST_GROUPS, *(g for g in groups if g not in FIRST_GROUPS)]:
+            with gr.Accordion(group, open=group in FIRST_GROUPS):
+                for name in groups[group]:
+                    self.widgets[name] = widget(PARAM_KNOBS[name], elem_id=f"param-{name}")
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `state` fills, in order."""
+        return [self.preset, self.notes, *self.widgets.values()]
+
+    async def state(self, session: str) -> list[Any]:
+        """Values and greying for every output, from the session and the loaded model."""
+        saved = await self._services.sessions.get(session)
+        params = saved.generation_params()
+        held = next(iter(self._services.engine.models), None)
+        names = await self._services.preset_names()
+        updates = [gr.update(value=shown(knob, getattr(params, name)), **greying(name, held))
+                   for name, knob in PARAM_KNOBS.items()]
+        return [gr.update(choices=names, value=saved.preset if saved.preset in names else None), _notes(params, held), *updates]
+
+    def wire(self, session: Any) -> None:
+        changed = {session, *self.widgets.values()}
+
+        async def keep(values: Mapping[Any, Any]) -> Any:
+            return await self._keep(values[session], values)
+
+        # .input fires for what a person does, never for what the page load sets.
+        gr.on([w.input for w in self.widgets.values()], keep, inputs=changed, outputs=[self.notes], show_progress="hidden",
+              trigger_mode="always_last", api_visibility="private")
+        self.preset.input(self._choose, [session, self.preset], self.outputs, show_progress="hidden", api_visibility="private")
+        self._reset.click(self._neutral, [session], self.outputs, show_progress="hidden", api_visibility="private")
+        self._save.click(self._save_as, [session, self._save_name], [*self.outputs, self._save_name], api_visibility="private")
+
+    async def _keep(self, session: str, values: Mapping[Any, Any]) -> Any:
+        """Save what differs from neutral; a value that cannot be read is said and the old one stays."""
+        saved = await self._services.sessions.get(session)
+        kept: dict[str, Any] = {}
+        for name, knob in PARAM_KNOBS.items():
+            try:
+                kept[name] = read(knob, values[self.widgets[name]])
+            except AppError as error:
+                gr.Warning(error.message)
+                kept[name] = saved.params.get(name, knob.default)
+        params = GenerationParams(**kept)
+        await self._services.sessions.update(session, params=params.changed())
+        return _notes(params, next(iter(self._services.engine.models), None))
+
+    async def _choose(self, session: str, name: str | None) -> list[Any]:
+        if name:
+            saved = await self._services.sessions.get(session)
+            try:
+                preset = await self._services.preset(name)
+            except AppError as error:
+                raise gr.Error(error.message) from error
+            if preset.unknown:
+                gr.Warning(f"This preset also sets {', '.join(sorted(preset.unknown))}, which Colloquy does not have.")
+            # A preset is a taste: it leaves the seed, the length and the stop strings alone.
+            own = {key: value for key, value in saved.params.items() if key in RUN_FIELDS}
+            chosen = {key: value for key, value in preset.params.changed().items() if key not in RUN_FIELDS}
+            await self._services.sessions.update(session, preset=name, params={**own, **chosen})
+        return await self.state(session)
+
+    async def _neutral(self, session: str) -> list[Any]:
+        await self._services.sessions.update(session, preset="", params={})
+        return await self.state(session)
+
+    async def _save_as(self, session: str, name: str) -> list[Any]:
+        saved = await self._services.sessions.get(session)
+        try:
+            params = {key: value for key, value in saved.params.items() if key not in RUN_FIELDS}
+            await self._services.save_preset(name.strip(), GenerationParams().with_values(params)[0])
+        except AppError as error:
+            raise gr.Error(error.message) from error
+        await self._services.sessions.update(session, preset=name.strip())
+        gr.Info("Preset saved.")
+        return [*await self.state(session), gr.update(value="")]
+
+
+def greying(name: str, held: Held | None) -> dict[str, Any]:
+    """How a parameter's widget stands with the loaded model: greyed with the reason where its loader does not honour it."""
+    knob = PARAM_KNOBS[name]
+    if held is None or name in RUN_FIELDS or name in held.spec.params:
+        return {"interactive": True, "info": knob.help}
+    return {"interactive": False, "info": f"Not honoured by the {held.spec.title} loader. {knob.help}"}
+
+
+def _notes(params: GenerationParams, held: Held | None) -> Any:
+    """The line that names changed parameters the loaded model ignores; hidden where there are none."""
+    if held is None:
+        return gr.update(visible=False)
+    ignored = [PARAM_KNOBS[name].label for name in params.changed() if greying(name, held)["interactive"] is False]
+    return gr.update(visible=bool(ignored), value=", ".join(ignored))
