@@ -1,0 +1,38 @@
+"""The loaders that the suite runs on: one line each; a loader or backend that is absent is skipped by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.tiny_models import tiny_gguf, tiny_hf
+
+SCRIPT = "Once there was a café — naïve, 日本語, 🙂👩‍👩‍👧 — where the old cat slept all day long.\n" * 200
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loader and a model for it. make(folder) writes the model there, once a test session, and returns its path.
+
+    options: the loader's options beside `context` and `slots`, which the suite sets itself.
+    """
+
+    name: str
+    loader: str
+    make: Callable[[Path], Path]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _script(folder: Path) -> Path:
+    path = folder / "script.echo"
+    path.write_text(SCRIPT, "utf-8")
+    return path
+
+
+SUBJECTS = [
+    Subject("echo", "echo", _script),
+    Subject("gguf", "llama_cpp", lambda folder: tiny_gguf(folder / "tiny.gguf")),
+    Subject("safetensors", "transformers", lambda folder: tiny_hf(folder / "tiny")),
+]
