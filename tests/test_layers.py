@@ -64,7 +64,8 @@ LAYERS: dict[str, Layer] = {
     "modules.guard": layer(CORE, theirs="starlette", inside="psutil"),
     "modules.instance": layer(CORE),
     "loaders": layer(CORE, "modules.sampling", inside=f"numpy llama_cpp httpx gptqmodel {' '.join(TORCH)}"),
-    "start": layer(CORE),
+    "modules.install": layer(),
+    "start": layer("modules.install", CORE),
     "app": layer("modules", theirs="fastapi gradio starlette uvicorn yaml"),
 }
 

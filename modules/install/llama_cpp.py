@@ -1,0 +1,172 @@
+"""Builds llama-cpp-python as a step of its own, and records how that went for the next start and for the Model tab."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .backend import Choice, Tools, build_variables, choose, look, no_compiler_advice
+from .progress import run_visibly, tail
+
+RECORD_FILE = "llama_cpp_build.json"
+LOG_FILE = "llama_cpp_build.log"
+MAX_RECORD_BYTES = 2**20
+NAME = re.compile(r"\s*llama[-_.]cpp[-_.]python\b", re.IGNORECASE)
+_FAULT = re.compile(r"error|not found|could not find|no matching|killed|denied|no space|unsupported", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Build:
+    """How the last build went; the JSON file `.venv/llama_cpp_build.json` has these keys.
+
+    `backend` is what is installed (what was tried, where not `ok`). `reason` is a sentence: why this backend, or why it
+    failed. `command` repeats the build by hand. `log` is the end of the output of the last that failed, else empty.
+    `requirement`, `python` and `chosen` (what auto would take) say whether the record still holds.
+    """
+
+    ok: bool
+    backend: str
+    command: str
+    reason: str
+    log: str = ""
+    requirement: str = ""
+    python: str = ""
+    chosen: str = ""
+
+
+def read_build(venv: Path) -> Build | None:
+    """The record in a virtual environment; None where start.py has not built there, or the file is not ours."""
+    try:
+        with (venv / RECORD_FILE).open("rb") as file:
+            values = json.loads(file.read(MAX_RECORD_BYTES))
+        known = {field.name: values[field.name] for field in dataclasses.fields(Build) if field.name in values}
+        return Build(**known)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_build(venv: Path, build: Build) -> None:
+    """Replace the record in one step, so that a stop in the middle leaves the old one."""
+    beside = venv / (RECORD_FILE + ".new")
+    beside.write_text(json.dumps(dataclasses.asdict(build), indent=1), encoding="utf-8")
+    os.replace(beside, venv / RECORD_FILE)
+
+
+def is_current(build: Build | None, requirement: str, python: str, wanted: str, *, retry: bool,
+               now: Callable[[], Choice]) -> bool:
+    """Whether nothing needs building. `wanted` empty keeps what is there; `now` looks at the machine, asked for auto only."""
+    if build is None or (build.requirement, build.python) != (requirement, python) or (retry and not build.ok):
+        return False
+    return wanted in ("", build.backend) or (wanted == "auto" and build.chosen == now().backend)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to install: the virtual environment, its Python and that one's version, and the arguments pip is given."""
+
+    venv: Path
+    python: Path
+    version: str
+    pip_arguments: tuple[str, ...] = ()
+
+
+def build_llama_cpp(place: Place, requirement: str, wanted: str, *, retry: bool = False,
+                    say: Callable[[str], None] = print) -> Build:
+    """Install `requirement` for the wanted backend unless the record says it is there. Never raises for a failed build."""
+    found: list[Tools] = []
+
+    def tools() -> Tools:
+        found[:] = found or [look()]
+        return found[0]
+
+    before = read_build(place.venv)
+    if is_current(before, requirement, place.version, wanted, retry=retry, now=lambda: choose("auto", tools())):
+        assert before is not None, "a missing record is not current"
+        return before
+    choice = choose(wanted or "auto", tools())
+    say(f"llama-cpp-python will be built for {choice.backend}: {choice.why}.")
+    replace = before is not None and before.ok
+    build = _try(place, requirement, choice, tools(), replace=replace)
+    if not build.ok and (wanted or "auto") == "auto" and choice.backend != "cpu":
+        say(f"{build.reason} Trying without the GPU.")
+        plain = _try(place, requirement, Choice("cpu", f"the build for {choice.backend} failed: {build.reason}"), tools(),
+                     replace=replace)
+        build = dataclasses.replace(plain, chosen=choice.backend, log=plain.log or build.log)
+    if before is not None and before.ok and not build.ok:
+        build = dataclasses.replace(build, ok=True, backend=before.backend,
+                                    reason=f"{build.reason} The earlier build for {before.backend} stays.")
+    write_build(place.venv, build)
+    return build
+
+
+def _try(place: Place, requirement: str, choice: Choice, tools: Tools, *, replace: bool) -> Build:
+    """One build, and a look whether its libraries load: a GPU backend can build where its driver is missing."""
+    variables = build_variables(choice.backend, tools, os.environ)
+    command = [str(place.python), "-m", "pip", "install", "--verbose", *place.pip_arguments, *_cache(choice.backend, os.environ)]
+    if replace:
+        # Without --no-deps pip would reinstall numpy and the rest too.
+        command += ["--force-reinstall", "--no-deps"]
+    if not tools.compiler:
+        # Building would only fail after a long download; a finished wheel may still be on the index.
+        command += ["--only-binary", "llama-cpp-python"]
+    command.append(requirement)
+    log = place.venv / LOG_FILE
+    status = run_visibly(command, title="llama-cpp-python", log=log, env={**os.environ, **variables, "PYTHONUNBUFFERED": "1"})
+    reason, failure = choice.why, ""
+    if status != 0:
+        failure = tail(log, 40)
+        reason = _reason(failure, tools)
+    elif re.search(r"already satisfied: llama[-_]cpp[-_]python", log.read_text(encoding="utf-8", errors="replace")):
+        reason = "it was installed already, for a backend that start.py does not know"
+    if status == 0:
+        loaded = subprocess.run([str(place.python), "-c", "import llama_cpp"], capture_output=True, text=True, errors="replace")
+        if loaded.returncode != 0:
+            status, failure = 1, loaded.stderr[-4000:]
+            reason = f"It was built but does not load: {(loaded.stderr.strip().splitlines() or ['killed'])[-1]}."
+    shown = _typed(variables, command)
+    return Build(status == 0, choice.backend, shown, reason, failure, requirement, place.version, choice.backend)
+
+
+def _reason(log: str, tools: Tools) -> str:
+    """One sentence for the person from the end of a failed build's output."""
+    if not tools.compiler:
+        return f"No C++ compiler was found ({no_compiler_advice(tools)})."
+    faults = [line.strip() for line in log.splitlines() if _FAULT.search(line) and "subprocess-exited" not in line]
+    return f"The build failed: {(faults or ['see the log'])[0][:300]}"
+
+
+def _cache(backend: str, environ: Mapping[str, str]) -> list[str]:
+    """A cache of its own for each backend and processor: pip would take a wheel built for another from the common one.
+
+    With CMAKE_ARGS of the person's own nothing is reused, since nothing tells which flags a wheel was built with.
+    """
+    if environ.get("PIP_NO_CACHE_DIR") or environ.get("CMAKE_ARGS"):
+        return ["--no-cache-dir"]
+    home = {"win32": environ.get("LOCALAPPDATA", ""), "darwin": str(Path.home() / "Library" / "Caches")}
+    folder = environ.get("XDG_CACHE_HOME", "") or home.get(sys.platform, "") or str(Path.home() / ".cache")
+    base = Path(environ.get("PIP_CACHE_DIR", "") or folder) / "colloquy"
+    return ["--cache-dir", str(base / f"llama-cpp-{backend}-{hashlib.sha256(_processor().encode()).hexdigest()[:8]}")]
+
+
+def _processor() -> str:
+    """What tells processors with other instructions apart: a build uses all that this one has."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="ascii", errors="replace").splitlines() if info.is_file() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor() or platform.machine())
+
+
+def _typed(variables: Mapping[str, str], command: list[str]) -> str:
+    """The build as a person types it."""
+    if sys.platform == "win32":
+        return " && ".join([*(f'set "{name}={value}"' for name, value in variables.items()), subprocess.list2cmdline(command)])
+    return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), shlex.join(command)])
