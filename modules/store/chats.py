@@ -136,12 +136,15 @@ class Chats:
                 connection.execute(update(conversations).where(conversations.c.id == id).values(trashed_at=when))
 
     def listing(self, owner: str = LOCAL, query: str = "", *, trashed: bool = False, offset: int = 0, limit: int = 50) -> Page:
-        """Chats, the last written to first; with a query those whose title, or one message of which, holds all its words."""
+        """Chats, the last written to (in the trash: put there) first.
+
+        With a query, those whose title, or one message of which, holds all its words.
+        """
         if not 0 < limit <= MAX_PAGE or offset < 0:
             raise BadRequest(f"limit must be from 1 to {MAX_PAGE} and offset 0 or more; got {limit} and {offset}.", param="limit")
         table = conversations.c
         kept = (table.owner == owner, table.trashed_at.is_not(None) if trashed else table.trashed_at.is_(None))
-        newest = (table.updated.desc(), table.id.desc())
+        newest = ((table.trashed_at.desc(),) if trashed else ()) + (table.updated.desc(), table.id.desc())
         with self._database.read() as connection:
             words = search.terms(query)
             if words:

@@ -64,13 +64,14 @@ class Documents:
 
     def listing(self, owner: str = LOCAL, *, trashed: bool = False, offset: int = 0,
                 limit: int = 50) -> tuple[list[DocumentSummary], int]:
-        """Documents, the last saved first, and how many there are."""
+        """Documents, the last saved (in the trash: put there) first, and how many there are."""
         if not 0 < limit <= MAX_PAGE or offset < 0:
             raise BadRequest(f"limit must be from 1 to {MAX_PAGE} and offset 0 or more; got {limit} and {offset}.", param="limit")
         table = documents.c
         kept = (table.owner == owner, table.trashed_at.is_not(None) if trashed else table.trashed_at.is_(None))
         columns = select(table.id, table.title, table.created, table.updated, table.trashed_at)
-        newest = columns.where(*kept).order_by(table.updated.desc(), table.id.desc()).offset(offset).limit(limit)
+        order = ((table.trashed_at.desc(),) if trashed else ()) + (table.updated.desc(), table.id.desc())
+        newest = columns.where(*kept).order_by(*order).offset(offset).limit(limit)
         with self._database.read() as connection:
             total = connection.execute(select(func.count()).select_from(documents).where(*kept)).scalar_one()
             return [DocumentSummary(*row) for row in connection.execute(newest)], total

@@ -172,7 +172,7 @@ class Journal:
         return [entry for path in self._files() if path.stem not in live and (entry := _read(path))]
 
     def _files(self) -> list[Path]:
-        paths = sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda path: (path.stat().st_mtime, path.name))
+        paths = sorted(self.folder.glob(f"*{SUFFIX}"), key=lambda path: (path.lstat().st_mtime, path.name))
         if len(paths) > MAX_FILES:
             logger.warning("%s holds %d journals; only the oldest %d are read.", self.folder, len(paths), MAX_FILES)
         return paths[:MAX_FILES]

@@ -56,8 +56,8 @@ conversations = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     _owner(),
     _words("title"),
-    _words("character"),                                     # its name when the chat began
-    sa.Column("card", sa.JSON(none_as_null=True)),                 # the whole card as it was then
+    _words("character"),  # its name when the chat began
+    sa.Column("card", sa.JSON(none_as_null=True)),  # the whole card as it was then
     _words("system_prompt"),
     _json("settings"),
     _time("created"),
@@ -74,11 +74,11 @@ nodes = sa.Table(
     _owner(),
     sa.Column("role", sa.String(16), nullable=False),
     sa.Column("name", Words()),
-    _words("text"),                                          # what a person reads, and what the search index holds
-    sa.Column("parts", sa.JSON(none_as_null=True)),                # the parts; NULL where the message is one sa.text part, `text`
+    _words("text"),  # what a person reads, and what the search index holds
+    sa.Column("parts", sa.JSON(none_as_null=True)),  # the parts; NULL where the message is one text part, `text`
     sa.Column("status", sa.String(16), nullable=False),
     _words("finish"),
-    sa.Column("sampled_ids", sa.LargeBinary, nullable=False, default=b""),   # uint32, little-endian
+    sa.Column("sampled_ids", sa.LargeBinary, nullable=False, default=b""),  # uint32, little-endian
     _words("model"),
     _words("loader"),
     _words("quantization"),
@@ -86,8 +86,8 @@ nodes = sa.Table(
     sa.Column("seed", sa.BigInteger),
     sa.Column("keep_from", sa.Integer),
     sa.Column("run", sa.String(64), nullable=False, server_default=""),
-    sa.Column("instance", sa.String(64), nullable=False, server_default=""),   # the process that runs it
-    sa.Column("heartbeat", sa.Double()),                           # when that process was last known to live
+    sa.Column("instance", sa.String(64), nullable=False, server_default=""),  # the process that runs it
+    sa.Column("heartbeat", sa.Double()),  # when that process was last known to live
     _json("stats"),
     _time("created"),
     sa.Column("hidden", sa.Boolean, nullable=False, server_default=sa.false()),
@@ -95,7 +95,7 @@ nodes = sa.Table(
     sa.Index(None, "parent"),
     sa.Index("ix_nodes_streaming", "run", sqlite_where=sa.text("status = 'streaming'"),
           postgresql_where=sa.text("status = 'streaming'")),
-    sqlite_autoincrement=True,                               # an id is never used twice, also after a purge
+    sqlite_autoincrement=True,  # an id is never used twice, also after a purge
 )
 
 sessions = sa.Table(
@@ -121,7 +121,7 @@ documents = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     _owner(),
     _words("title"),
-    sa.Column("version", sa.Integer),                              # the version shown; its row holds the text
+    sa.Column("version", sa.Integer),  # the version shown; its row holds the text
     _time("created"),
     _time("updated"),
     sa.Column("trashed_at", sa.Double()),
@@ -132,9 +132,9 @@ document_versions = sa.Table(
     "document_versions", metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("document", sa.String(64), sa.ForeignKey("documents.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("parent", sa.Integer),                               # the version it was made from; gone where history was cut
+    sa.Column("parent", sa.Integer),  # the version it was made from; gone where history was cut
     _words("text"),
-    sa.Column("length", sa.Integer, nullable=False),               # characters of text
+    sa.Column("length", sa.Integer, nullable=False),  # characters of text
     sa.Column("run", sa.String(64), nullable=False, server_default=""),
     _time("created"),
     sa.Index(None, "document", "id"),

@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, bindparam, text
 
 from ..core.errors import BadRequest
+from .schema import storable
 
 MAX_QUERY = 256
 NEWEST = 100_000      # matching messages looked at, newest first
+PIECE = 2000          # pages of the index rewritten at once, about a tenth of a second
 
 _CREATE = """CREATE VIRTUAL TABLE node_search USING fts5(text, content='nodes', content_rowid='id', tokenize='trigram')"""
 _FILL = "INSERT INTO node_search(rowid, text) SELECT id, text FROM nodes WHERE status <> 'streaming'"
+_PUT = text("INSERT INTO node_search(rowid, text) VALUES (:node, :words)")
 _REMOVE = text("INSERT INTO node_search(node_search, rowid, text) SELECT 'delete', id, text FROM nodes "
                "WHERE conversation IN :conversations AND status <> 'streaming'"
                ).bindparams(bindparam("conversations", expanding=True))
@@ -39,7 +42,7 @@ def prepare(connection: Connection) -> None:
 
 def put(connection: Connection, node: int, words: str) -> None:
     """Index a node whose text is final; call it once, in the transaction that made it so."""
-    connection.execute(text("INSERT INTO node_search(rowid, text) VALUES (:node, :words)"), {"node": node, "words": words})
+    connection.execute(_PUT, {"node": node, "words": storable(words)})
 
 
 def remove(connection: Connection, conversations: Sequence[str]) -> None:
@@ -47,16 +50,23 @@ def remove(connection: Connection, conversations: Sequence[str]) -> None:
     connection.execute(_REMOVE, {"conversations": list(conversations)})
 
 
-def forget(connection: Connection) -> None:
-    """Rewrite the index without what was removed: until then FTS5 keeps removed words and only marks them."""
-    connection.exec_driver_sql("INSERT INTO node_search(node_search) VALUES ('optimize')")
+def forget(connection: Connection, *, begin: bool) -> bool:
+    """Rewrite a piece of the index without what was removed: until then FTS5 keeps removed words and only marks them.
+
+    Call it first with begin=True, then without, each in a transaction of its own, until it returns False. In one piece (FTS5's
+    `optimize`) other writers would wait for all of it, a second for every 100,000 messages.
+    """
+    before = connection.exec_driver_sql("SELECT total_changes()").scalar_one()
+    pages = -PIECE if begin else PIECE      # a negative number puts all segments into one merge
+    connection.exec_driver_sql(f"INSERT INTO node_search(node_search, rank) VALUES ('merge', {pages})")
+    return bool(connection.exec_driver_sql("SELECT total_changes()").scalar_one() - before >= 2)   # as FTS5's manual says
 
 
 def terms(query: str) -> list[str]:
     """The words of a query; all of them must occur in what is found. Raises BadRequest for a query that is too long."""
     if len(query) > MAX_QUERY:
         raise BadRequest(f"A search may have {MAX_QUERY} characters; this one has {len(query):,}.", param="query")
-    return query.replace("\x00", " ").split()
+    return storable(query).replace("\x00", " ").split()
 
 
 def hits(connection: Connection, words: Sequence[str], owner: str, *, trashed: bool) -> tuple[dict[str, int], bool]:

@@ -3,8 +3,8 @@
 This file and search.py are the only ones that know SQLite.
 
 `synchronous=FULL`: in WAL mode NORMAL survives a killed process, but a power cut may take the last commits with it. A commit
-here is a person's message or a finished reply, a few a second at most, and FULL costs it one fsync of the log (measured:
-below a millisecond on NVMe), in a thread that nobody waits for while text streams. The stream itself goes to the journal.
+here is a person's message or a finished reply, a few a second at most, and FULL costs it one fsync of the log (median of 300
+messages saved: 4.0 ms instead of 0.9), in a thread that nobody waits for while text streams. That goes to the journal.
 """
 
 from __future__ import annotations

@@ -69,8 +69,11 @@ class Trash:
         with self._database.read() as connection:
             if connection.execute(select(keyvalue.c.key).where(*pending)).first() is None:
                 return
-        with self._database.write() as connection:
-            search.forget(connection)
+        is_more = begin = True
+        while is_more:
+            with self._database.write() as connection:
+                is_more = search.forget(connection, begin=begin)
+            begin = False
         for path in backups(self._data_dir):
             path.unlink()
         if not sqlite.empty_log(self._database.engine):
