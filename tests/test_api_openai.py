@@ -51,7 +51,8 @@ async def test_chat_answers_whole_and_streamed_with_the_same_text(tmp_path: Path
         assert whole.choices[0].message.content == "One two three four."
         assert whole.choices[0].finish_reason == "stop"
         assert whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens
-        stream = await sdk.chat.completions.create(model="echo", messages=USER, stream=True, stream_options={"include_usage": True})
+        stream = await sdk.chat.completions.create(model="echo", messages=USER, stream=True,
+                                                   stream_options={"include_usage": True})
         chunks = [chunk async for chunk in stream]
     assert chunks[0].choices[0].delta.role == "assistant"
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "One two three four."

@@ -122,7 +122,9 @@ def test_packed_weights_are_counted_as_what_they_stand_for(tmp_path: Path) -> No
                           "l.qzeros": ("I32", [2, 8], 64)})
     gptq = {"bits": 4, "group_size": 32}
     inside = {**CONFIG, "quantization_config": {**gptq, "quant_method": "gptq"}}
-    for path in (write_folder(tmp_path / "old", packed, quantize_config=gptq), write_folder(tmp_path / "new", packed, config=inside)):
+    old = write_folder(tmp_path / "old", packed, quantize_config=gptq)
+    new = write_folder(tmp_path / "new", packed, config=inside)
+    for path in (old, new):
         file = read_model(path)
         assert (file.format, file.quantization, file.n_params, file.problem) == ("gptq", "GPTQ 4-bit g32", 8 * 8 * 64, "")
     assert "qweight" in read_model(write_folder(tmp_path / "bare", packed)).problem
