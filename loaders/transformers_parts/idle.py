@@ -62,8 +62,9 @@ class IdleCaches:
                 best, n_best = idle, n
         if best is None:
             return self._new_cache(), 0
-        if n_best < len(best.ids) // 2 and len(self._kept) + n_running < self._slots:
-            # Another branch of the same chat, and there is room: the long one stays for those who come back to it.
+        has_room = len(self._kept) + n_running < self._slots or best is not self._kept[0]
+        if n_best < len(best.ids) // 2 and has_room:
+            # Another branch of the same chat: the long one stays for those who come back to it, if need be for an older one.
             copied = copy_of(best.cache, self._config, n_best)
             if copied is not None:
                 return copied, n_best
