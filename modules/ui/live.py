@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
 from ..core.conversation import Node
@@ -74,7 +74,7 @@ class LiveRun:
         self._painting = asyncio.create_task(self._paint(), name=f"paint {run.id}")
         self._painting.add_done_callback(_report)
 
-    async def follow(self, epoch: str = "", version: int = 0) -> AsyncIterator[Frame]:
+    async def follow(self, epoch: str = "", version: int = 0) -> AsyncGenerator[Frame]:
         """Frames that bring a reader from where it is to the end, the first at once; a slow reader gets fewer, larger ones.
 
         A frame: `v` version, `e` epoch (first only), `s` status when it changed, and for a changed channel [number of blocks,

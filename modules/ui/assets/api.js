@@ -1,0 +1,64 @@
+// Requests to /ui-api: they carry the tab's session, and fail with the server's own sentence.
+
+const API = new URL("../../ui-api/", import.meta.url);
+const KEY = "colloquy-session";
+
+/** This tab's session id: random, kept over reloads; the server begins a new one as a copy of the latest. */
+export function session() {
+  if (window.colloquySession) return window.colloquySession();
+  let id = sessionStorage.getItem(KEY);
+  if (!id) {
+    const bytes = crypto.getRandomValues(new Uint8Array(16));
+    id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    sessionStorage.setItem(KEY, id);
+  }
+  return id;
+}
+
+export class ApiError extends Error {
+  constructor(message, code) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export function get(path, query = {}) {
+  const url = new URL(path, API);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== null && value !== undefined) url.searchParams.set(name, value);
+  }
+  return request(url, {});
+}
+
+export function post(path, body = {}) {
+  return request(new URL(path, API), { method: "POST", body: JSON.stringify(body) });
+}
+
+async function request(url, options) {
+  let response;
+  try {
+    response = await fetch(url, { ...options, headers: { "X-Session": session(), "Content-Type": "application/json" } });
+  } catch {
+    throw new ApiError("The server does not answer. Is it still running? What you typed is kept; try again.", "offline");
+  }
+  if (response.status === 401) {
+    location.reload(); // the guard then asks for the key
+    throw new ApiError("This server asks for its key again.", "invalid_api_key");
+  }
+  let body = null;
+  try {
+    body = await response.json();
+  } catch {
+    throw new ApiError(`The server answered ${response.status} without saying why; see its log.`, "no_answer");
+  }
+  if (!response.ok) throw new ApiError(body.error?.message ?? `The server answered ${response.status}.`, body.error?.code ?? "");
+  return body;
+}
+
+export function socketAddress(run, epoch, version) {
+  const url = new URL(`runs/${encodeURIComponent(run)}`, API);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  url.searchParams.set("epoch", epoch);
+  url.searchParams.set("version", version);
+  return url;
+}

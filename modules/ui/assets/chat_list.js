@@ -1,0 +1,172 @@
+// The list of chats: paged, searched, renamed, thrown away and brought back.
+
+import { get, post } from "./api.js";
+import { h, iconButton, textButton } from "./dom.js";
+import { attempt, offerUndo } from "./notices.js";
+
+const SEARCH_PAUSE = 200; // milliseconds after the last key
+
+export class ChatList {
+  constructor(conversation) {
+    this.conversation = conversation;
+    this.rows = [];
+    this.hasMore = false;
+    this.isTrash = false;
+    this.asked = 0;
+    this.search = h("input", { type: "search", placeholder: "Search chats", "aria-label": "Search chats", dir: "auto" });
+    this.search.addEventListener("input", () => {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.load(), SEARCH_PAUSE);
+    });
+    this.begin = h("button", { type: "button", class: "plain primary new", onclick: () => conversation.begin() }, "New chat");
+    this.list = h("ul", { class: "rows" });
+    this.more = textButton("More", () => this.load(this.rows.length), { hidden: true });
+    this.nothing = h("p", { class: "nothing", hidden: true });
+    this.purge = textButton("Empty the trash", () => this.emptyTrash(), { hidden: true });
+    this.toggle = textButton("Trash", () => this.show(!this.isTrash), { "aria-pressed": "false" });
+    this.element = h("nav", { class: "chats", "aria-label": "Chats" }, this.begin, this.search, this.list, this.nothing, this.more,
+      h("div", { class: "row" }, this.toggle, this.purge));
+    this.list.addEventListener("scroll", () => {
+      const left = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight;
+      if (this.hasMore && left < 200) this.load(this.rows.length);
+    }, { passive: true });
+    conversation.addEventListener("saved", () => this.load());
+    conversation.addEventListener("shown", () => this.mark());
+  }
+
+  show(isTrash) {
+    this.isTrash = isTrash;
+    this.toggle.textContent = isTrash ? "Back to the chats" : "Trash";
+    this.toggle.setAttribute("aria-pressed", String(isTrash));
+    return this.load();
+  }
+
+  /** Load from `offset` on; 0 draws anew. An answer that a newer question has overtaken is dropped. */
+  async load(offset = 0) {
+    if (offset && this.isLoading) return;
+    const asked = ++this.asked;
+    this.isLoading = true;
+    await attempt(async () => {
+      const answer = await get("chats", { query: this.search.value.trim(), offset, trashed: this.isTrash ? 1 : 0 });
+      if (asked !== this.asked) return;
+      const known = new Set(offset ? this.rows.map((chat) => chat.id) : []);
+      const fresh = answer.chats.filter((chat) => !known.has(chat.id));
+      this.rows = offset ? [...this.rows, ...fresh] : fresh;
+      this.hasMore = answer.more;
+      const elements = fresh.map((chat) => this.row(chat));
+      if (offset) this.list.append(...elements);
+      else if (!this.list.querySelector("input")) this.list.replaceChildren(...elements); // not under somebody who renames
+      this.draw();
+    });
+    if (asked === this.asked) this.isLoading = false;
+  }
+
+  draw() {
+    const query = this.search.value.trim();
+    this.more.hidden = !this.hasMore;
+    this.nothing.hidden = this.rows.length > 0;
+    this.nothing.textContent = query ? `Nothing found for “${query}”.` : this.isTrash ? "The trash is empty." : "No chats yet.";
+    this.purge.hidden = !this.isTrash || !this.rows.length;
+    this.mark();
+  }
+
+  mark() {
+    for (const element of this.list.children) {
+      const isOpen = element.dataset.chat === this.conversation.facts.conversation;
+      element.classList.toggle("open", isOpen);
+      element.firstChild.toggleAttribute("aria-current", isOpen);
+    }
+  }
+
+  row(chat) {
+    const title = chat.title || "Untitled";
+    const when = new Date(chat.updated * 1000);
+    const open = h("button", { type: "button", class: "chat", title: `${title}\n${when.toLocaleString()}`, disabled: this.isTrash,
+      onclick: () => this.conversation.open(chat.id) },
+    h("span", { class: "title", text: title, dir: "auto" }),
+    h("span", { class: "about", text: [chat.character, shortDate(when)].filter(Boolean).join(" · "), dir: "auto" }),
+    chat.snippet ? h("span", { class: "snippet", text: chat.snippet, dir: "auto" }) : null);
+    const buttons = this.isTrash
+      ? [iconButton("restore", `Restore ${title}`, () => this.act("restore", chat)),
+        iconButton("bin", `Delete ${title} for good`, () => this.purgeOne(chat))]
+      : [iconButton("edit", `Rename ${title}`, () => this.rename(element, chat)),
+        iconButton("bin", `Move ${title} to the trash`, () => this.trash(chat))];
+    const element = h("li", { "data-chat": chat.id }, open, h("span", { class: "actions" }, ...buttons));
+    return element;
+  }
+
+  rename(element, chat) {
+    const input = h("input", { type: "text", value: chat.title, maxlength: 500, "aria-label": "New title", dir: "auto" });
+    let isDone = false;
+    const finish = async (keep) => {
+      if (isDone) return;
+      isDone = true;
+      const title = input.value.trim();
+      if (keep && title && title !== chat.title) {
+        isDone = await attempt(() => post("rename", { conversation: chat.id, title }));
+        if (!isDone) return; // the input stays, with what was typed
+      }
+      input.remove();
+      await this.load();
+    };
+    input.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") finish(true);
+      else if (event.key === "Escape") finish(false);
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    input.addEventListener("blur", () => finish(true));
+    element.replaceChildren(input);
+    input.select();
+  }
+
+  act(path, chat) {
+    return attempt(async () => {
+      await post(path, { conversation: chat.id });
+      await this.load();
+    });
+  }
+
+  trash(chat) {
+    return attempt(async () => {
+      const wasOpen = chat.id === this.conversation.facts.conversation;
+      await post("trash", { conversation: chat.id });
+      if (wasOpen) await this.conversation.begin();
+      await this.load();
+      offerUndo(`“${chat.title || "Untitled"}” is in the trash.`, async () => {
+        await post("restore", { conversation: chat.id });
+        if (wasOpen) await this.conversation.open(chat.id);
+        await this.load();
+      });
+    });
+  }
+
+  async purgeOne(chat) {
+    if (await confirmed(`Delete “${chat.title || "Untitled"}” for good? This cannot be undone.`)) await this.act("purge", chat);
+  }
+
+  async emptyTrash() {
+    if (await confirmed("Delete all chats in the trash for good? This cannot be undone.")) await this.act("purge", { id: "" });
+  }
+}
+
+/** Ask in a dialog; resolves to whether the person agreed. */
+function confirmed(question) {
+  return new Promise((resolve) => {
+    const dialog = h("dialog", { class: "colloquy-dialog" }, h("form", { method: "dialog" }, h("p", { text: question }),
+      h("div", { class: "row" }, h("button", { class: "plain", value: "no", text: "Cancel" }),
+        h("button", { class: "plain danger", value: "yes", text: "Delete" }))));
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+function shortDate(when) {
+  const isToday = when.toDateString() === new Date().toDateString();
+  return isToday ? when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : when.toLocaleDateString();
+}

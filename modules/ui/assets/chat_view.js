@@ -1,0 +1,42 @@
+// Puts the chat and the list of chats into their places on the page, which Gradio may make anew at any time.
+
+import { ChatList } from "./chat_list.js";
+import { Composer } from "./composer.js";
+import { Conversation } from "./conversation.js";
+import { h } from "./dom.js";
+import { attempt, notices } from "./notices.js";
+
+const parts = {};
+
+/** Show the part "chat" or "chats" in `element`. The same part keeps its state when its place changes. */
+export async function mount(element, part) {
+  await style();
+  const page = parts.page ??= makePage();
+  element.querySelector(`.colloquy-${part}`).replaceChildren(page[part]);
+  if (part === "chat") page.conversation.scroll.afterChange();
+  await page.loaded;
+  window.viewReady = true; // tests wait for it
+}
+
+function makePage() {
+  const conversation = new Conversation();
+  const composer = new Composer(conversation);
+  const chats = new ChatList(conversation);
+  const chat = h("section", { class: "colloquy", "aria-label": "Chat" }, conversation.element, conversation.scroll.jump, notices,
+    composer.element);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && conversation.isStreaming && !event.defaultPrevented) conversation.stop();
+  });
+  const loaded = Promise.all([attempt(() => conversation.load()), chats.load()]);
+  // For the page's other parts, such as the choice of a character: begin, open, load.
+  window.colloquyChat = conversation;
+  return { conversation, chat, chats: chats.element, loaded };
+}
+
+function style() {
+  if (document.getElementById("colloquy-style")) return Promise.resolve();
+  return new Promise((resolve) => {
+    const address = new URL("style.css", import.meta.url).href;
+    document.head.append(h("link", { id: "colloquy-style", rel: "stylesheet", href: address, onload: resolve, onerror: resolve }));
+  });
+}

@@ -1,0 +1,221 @@
+// The open chat: its messages, the runs it follows, and every action on it. One for the page; views listen to its events.
+
+import { get, post } from "./api.js";
+import { h } from "./dom.js";
+import { MessageView } from "./message.js";
+import { announce, attempt, offerUndo } from "./notices.js";
+import { Scroll } from "./scroll.js";
+import { Stream } from "./stream.js";
+
+export class Conversation extends EventTarget {
+  constructor() {
+    super();
+    this.views = [];
+    this.streams = new Map(); // of live messages, by node id
+    this.facts = { conversation: "", title: "", head: null, names: {} };
+    this.branch = null; // the node id under which the next message goes, where that is not the head
+    this.hasMore = false;
+    this.isBusy = false;
+    this.lostRuns = 0;
+    this.list = h("div", { class: "list", role: "log", "aria-live": "off", "aria-label": "Conversation" });
+    this.empty = h("div", { class: "empty" }, h("h2", { text: "Say something to begin." }),
+      h("p", { text: "Everything you write stays on this computer. Enter sends, Shift+Enter begins a new line, Escape stops a reply." }));
+    this.older = h("div", { class: "older", hidden: true, text: "Earlier messages…" });
+    this.element = h("div", { class: "messages", tabindex: "0", "aria-label": "Messages" }, this.older, this.empty, this.list);
+    this.scroll = new Scroll(this.element, () => this.loadOlder());
+    this.element.addEventListener("click", jumpToFootnote);
+    this.actions = {
+      regenerate: (view) => this.turn("regenerate", { node: view.facts.id }),
+      continue: (view) => this.turn("continue", { node: view.facts.id }),
+      choose: (view, node) => this.turn("choose", { node }),
+      copy: (view) => this.copy(view),
+      edit: (view) => this.edit(view),
+      branch: (view) => this.branchAt(view.facts.id),
+      remove: (view) => this.remove(view),
+    };
+  }
+
+  get head() {
+    return this.views.at(-1)?.facts.id ?? null;
+  }
+
+  get isStreaming() {
+    return this.streams.size > 0;
+  }
+
+  // --- What is shown
+
+  async load() {
+    this.take(await get("view"));
+  }
+
+  /** Show an answer of the server: the messages after `after`, or all where there is no `after` or it is not shown. */
+  take(answer) {
+    const keep = answer.after === undefined ? -1 : this.views.findIndex((view) => view.facts.id === answer.after);
+    const wasOther = answer.conversation !== this.facts.conversation;
+    if (keep < 0) this.hasMore = answer.more;
+    for (const view of this.views.splice(keep + 1)) this.drop(view);
+    this.facts = { conversation: answer.conversation, title: answer.title, head: answer.head, names: answer.names };
+    this.branch = null;
+    const views = answer.messages.map((facts) => new MessageView(facts, this.actions));
+    this.views.push(...views);
+    this.list.append(...views.map((view) => view.element));
+    for (const view of views) if (view.isLive) this.followRun(view);
+    this.changed();
+    if (wasOther || keep < 0) this.scroll.follow(true);
+    this.scroll.afterChange();
+    this.dispatchEvent(new Event("shown"));
+  }
+
+  drop(view) {
+    this.streams.get(view.facts.id)?.end();
+    this.streams.delete(view.facts.id);
+    view.element.remove();
+  }
+
+  changed() {
+    this.empty.hidden = this.views.length > 0;
+    this.older.hidden = !this.hasMore;
+    for (const view of this.views) view.element.classList.remove("last");
+    this.views.at(-1)?.element.classList.add("last");
+    this.list.setAttribute("aria-busy", String(this.isStreaming));
+    this.dispatchEvent(new Event("change"));
+  }
+
+  async loadOlder() {
+    if (!this.hasMore || this.isLoading || !this.views.length) return;
+    this.isLoading = true;
+    const first = this.views[0];
+    await attempt(async () => {
+      const answer = await get("view", { before: first.facts.id });
+      if (this.views[0] !== first) return; // another chat was opened meanwhile
+      const views = answer.messages.map((facts) => new MessageView(facts, this.actions));
+      this.hasMore = answer.more && views.length > 0;
+      this.scroll.keep(first.element, () => {
+        this.older.hidden = !this.hasMore;
+        this.list.prepend(...views.map((view) => view.element));
+      });
+      this.views.unshift(...views);
+    });
+    this.isLoading = false;
+  }
+
+  // --- Following
+
+  followRun(view) {
+    const node = view.facts.id;
+    this.streams.set(node, new Stream(view.facts.run, {
+      onFrame: (frame, ended) => {
+        view.takeFrame(frame);
+        this.scroll.afterChange();
+        if (ended) this.ended(view);
+      },
+      onConnection: (isConnected) => view.setConnected(isConnected),
+      onGone: () => this.runIsGone(node),
+    }));
+  }
+
+  ended(view) {
+    this.streams.delete(view.facts.id);
+    this.lostRuns = 0;
+    this.changed();
+    announce({ failed: "The reply failed.", stopped: "Reply stopped." }[view.facts.status] ?? "Reply finished.");
+    this.dispatchEvent(new Event("saved"));
+  }
+
+  /** The server does not know the run (any more): what was saved is the truth. */
+  async runIsGone(node) {
+    this.streams.delete(node);
+    this.changed();
+    if (this.lostRuns++ < 3) await attempt(() => this.load());
+  }
+
+  // --- Actions
+
+  /** Ask for a turn and show what it wrote; resolves to whether it worked. One at a time. */
+  async turn(path, body) {
+    if (this.isBusy) return false;
+    this.isBusy = true;
+    const worked = await attempt(async () => {
+      this.take(await post(path, body));
+      this.scroll.toEnd();
+      this.dispatchEvent(new Event("saved"));
+    });
+    this.isBusy = false;
+    return worked;
+  }
+
+  send(text) {
+    return this.turn("send", { text, conversation: this.facts.conversation, under: this.branch ?? this.head });
+  }
+
+  async stop() {
+    const runs = this.views.filter((view) => this.streams.has(view.facts.id)).map((view) => view.facts.run);
+    await attempt(() => Promise.all(runs.map((run) => post("stop", { run }))));
+  }
+
+  async copy(view) {
+    await attempt(async () => {
+      await navigator.clipboard.writeText(await this.textOf(view));
+      announce("Copied.");
+      view.element.classList.add("copied");
+      setTimeout(() => view.element.classList.remove("copied"), 1200);
+    });
+  }
+
+  async textOf(view) {
+    return (await get("text", { node: view.facts.id })).text;
+  }
+
+  edit(view) {
+    return attempt(async () => view.openEditor(await this.textOf(view),
+      (text, resend) => this.turn("edit", { node: view.facts.id, text, resend })));
+  }
+
+  editLast() {
+    const view = this.views.findLast((one) => one.facts.role === "user");
+    if (view) this.edit(view);
+  }
+
+  async remove(view) {
+    const conversation = this.facts.conversation;
+    await attempt(async () => {
+      const answer = await post("delete", { node: view.facts.id });
+      this.take(answer);
+      const text = answer.hidden.length > 1 ? `Deleted ${answer.hidden.length} messages.` : "Message deleted.";
+      offerUndo(text, async () => {
+        if (this.facts.conversation !== conversation) this.take(await post("open", { conversation }));
+        this.take(await post("undelete", { nodes: answer.hidden, head: answer.head_before }));
+      });
+    });
+  }
+
+  /** The next message goes under this one, beside what follows it now. */
+  branchAt(node) {
+    this.branch = node;
+    this.dispatchEvent(new Event("change"));
+    this.dispatchEvent(new Event("branch"));
+  }
+
+  endBranch() {
+    this.branch = null;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  async begin(character = "") {
+    return attempt(async () => this.take(await post("new", { character })));
+  }
+
+  async open(conversation) {
+    return attempt(async () => this.take(await post("open", { conversation })));
+  }
+}
+
+function jumpToFootnote(event) {
+  const link = event.target.closest("a[href^='#fn-']");
+  if (!link) return;
+  event.preventDefault();
+  const label = decodeURIComponent(link.getAttribute("href").slice(4));
+  const note = link.closest(".md").querySelector(`[data-fn="${CSS.escape(label)}"]`);
+  note?.scrollIntoView({ block: "nearest" });
+}

@@ -1,0 +1,284 @@
+"""The chat page's own addresses: /ui-api for what it shows and does, a WebSocket to follow a run, /ui-static for its scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ..core.errors import AppError, BadRequest, NotFound, TooLarge
+from ..core.events import Delta
+from .history import RenderedTexts, page_before, view_json
+from .live import LiveRun, LiveRuns
+from .services import Chats, Runs, Services, Turn
+from .static_files import serve_asset
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 4_500_000  # bytes; a message may have a million characters
+MAX_QUERY = 500
+PAGE_CHATS = 40
+RUN_UNKNOWN = 4404  # WebSocket close code: look at the saved chat instead
+_SESSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+Body = dict[str, Any]
+Handler = Callable[[Request], Awaitable[Body]]
+
+
+def ui_routes(services: Services) -> list[BaseRoute]:
+    """All routes of the chat page, to stand before Gradio's."""
+    api = _ChatApi(services.chats, services.runs)
+    posts: dict[str, Handler] = {
+        "send": api.send, "regenerate": api.regenerate, "continue": api.go_on, "edit": api.edit, "choose": api.choose,
+        "delete": api.delete, "undelete": api.undelete, "stop": api.stop, "new": api.new, "open": api.open,
+        "rename": api.rename, "trash": api.trash, "restore": api.restore, "purge": api.purge}
+    gets: dict[str, Handler] = {"view": api.view, "text": api.text, "chats": api.chats}
+    return [
+        *(Route(f"/ui-api/{name}", _endpoint(handler), methods=["GET"]) for name, handler in gets.items()),
+        *(Route(f"/ui-api/{name}", _endpoint(handler), methods=["POST"]) for name, handler in posts.items()),
+        WebSocketRoute("/ui-api/runs/{run}", api.follow),
+        Route("/ui-static/{version}/{name}", serve_asset, methods=["GET"]),
+    ]
+
+
+class _ChatApi:
+    """Each handler reads the request, calls the chat service and returns JSON."""
+
+    def __init__(self, chats: Chats, runs: Runs) -> None:
+        self._chats = chats
+        self._runs = runs
+        self._texts = RenderedTexts()
+        self._live = LiveRuns(runs, chats.origin)
+
+    # What is shown
+
+    async def view(self, request: Request) -> Body:
+        before = request.query_params.get("before")
+        view = await self._chats.view(_session(request))
+        nodes = page_before(view.path, _whole_number(before, "before") if before else None)
+        return await view_json(view, nodes, self._texts)
+
+    async def text(self, request: Request) -> Body:
+        """A message as it was written, for copying and editing."""
+        wanted = _whole_number(request.query_params.get("node"), "node")
+        view = await self._chats.view(_session(request))
+        node = next((node for node in view.path if node.id == wanted), None)
+        if node is None:
+            raise NotFound("This message is no longer shown; reload the page.")
+        text = node.message.text
+        if node.status == "streaming":
+            run = self._runs.run(node.run)
+            text += "".join(e.text for e in run.events if isinstance(e, Delta) and e.channel == "text")
+        return {"text": text}
+
+    async def chats(self, request: Request) -> Body:
+        _session(request)
+        query = request.query_params.get("query", "")[:MAX_QUERY].strip()
+        offset = _whole_number(request.query_params.get("offset", "0"), "offset")
+        found = await self._chats.listing(query, offset=offset, limit=PAGE_CHATS,
+                                          trashed=request.query_params.get("trashed") == "1")
+        rows = [{key: getattr(chat, key) for key in ("id", "title", "character", "updated", "snippet")} for chat in found]
+        return {"chats": rows, "more": len(rows) == PAGE_CHATS}
+
+    # What is done to the open chat; each answers with the path from the place that changed on
+
+    async def send(self, request: Request) -> Body:
+        session, body = _session(request), await _read(request)
+        under = body.get("under")
+        under = None if under is None else _whole_number(under, "under")
+        turn = await self._chats.send(session, _text(body, "text"), conversation=_text(body, "conversation"), under=under)
+        return await self._tail(session, turn, after=under)
+
+    async def regenerate(self, request: Request) -> Body:
+        session, node = _session(request), _whole_number((await _read(request)).get("node"), "node")
+        return await self._tail(session, await self._chats.regenerate(session, node))
+
+    async def go_on(self, request: Request) -> Body:
+        session, node = _session(request), _whole_number((await _read(request)).get("node"), "node")
+        return await self._tail(session, await self._chats.continue_reply(session, node))
+
+    async def edit(self, request: Request) -> Body:
+        session, body = _session(request), await _read(request)
+        turn = await self._chats.edit(session, _whole_number(body.get("node"), "node"), _text(body, "text"),
+                                      resend=body.get("resend") is True)
+        return await self._tail(session, turn)
+
+    async def choose(self, request: Request) -> Body:
+        session, node = _session(request), _whole_number((await _read(request)).get("node"), "node")
+        await self._chats.choose(session, node)
+        return await self._from(session, node)
+
+    async def delete(self, request: Request) -> Body:
+        session, node = _session(request), _whole_number((await _read(request)).get("node"), "node")
+        before = await self._chats.view(session)
+        hidden = await self._chats.delete(session, node)
+        return {"hidden": list(hidden), "head_before": before.head, **await self._newest(session)}
+
+    async def undelete(self, request: Request) -> Body:
+        session, body = _session(request), await _read(request)
+        nodes = body.get("nodes")
+        if not isinstance(nodes, list) or len(nodes) > 100_000:
+            raise BadRequest("`nodes` must be a list of at most 100,000 message ids.", param="nodes")
+        head = body.get("head")
+        await self._chats.undelete(session, [_whole_number(node, "nodes") for node in nodes],
+                                   head=None if head is None else _whole_number(head, "head"))
+        return await self._newest(session)
+
+    async def stop(self, request: Request) -> Body:
+        _session(request)
+        await self._chats.stop(_text(await _read(request), "run"))
+        return {}
+
+    async def new(self, request: Request) -> Body:
+        session, body = _session(request), await _read(request)
+        await self._chats.new_chat(session, character=_text(body, "character"))
+        return await self._newest(session)
+
+    async def open(self, request: Request) -> Body:
+        session, body = _session(request), await _read(request)
+        await self._chats.open_chat(session, _text(body, "conversation"))
+        return await self._newest(session)
+
+    # What is done to the list of chats
+
+    async def rename(self, request: Request) -> Body:
+        _session(request)
+        body = await _read(request)
+        await self._chats.rename(_text(body, "conversation"), _text(body, "title"))
+        return {}
+
+    async def trash(self, request: Request) -> Body:
+        _session(request)
+        await self._chats.trash(_text(await _read(request), "conversation"))
+        return {}
+
+    async def restore(self, request: Request) -> Body:
+        _session(request)
+        await self._chats.restore(_text(await _read(request), "conversation"))
+        return {}
+
+    async def purge(self, request: Request) -> Body:
+        _session(request)
+        await self._chats.purge(_text(await _read(request), "conversation"))
+        return {}
+
+    # Answers
+
+    async def _newest(self, session: str) -> Body:
+        view = await self._chats.view(session)
+        return await view_json(view, page_before(view.path, None), self._texts)
+
+    async def _tail(self, session: str, turn: Turn, *, after: int | None = None) -> Body:
+        """The path from what the turn wrote on."""
+        first = turn.user or turn.reply
+        return await self._from(session, first.id if first else after)
+
+    async def _from(self, session: str, first: int | None) -> Body:
+        """The path from the node `first` on, with `after`, the id before it; the newest page where that is shorter."""
+        view = await self._chats.view(session)
+        page = page_before(view.path, None)
+        start = next((index for index, node in enumerate(page) if node.id == first), 0)
+        answer = await view_json(view, page[start:], self._texts)
+        if start:
+            answer["after"] = page[start - 1].id
+        return answer
+
+    # Following a run
+
+    async def follow(self, socket: WebSocket) -> None:
+        """Sends the run's frames until it has ended; closes with RUN_UNKNOWN where there is no such run."""
+        await socket.accept()
+        try:
+            live = self._live.get(socket.path_params["run"])
+        except NotFound as error:
+            await socket.close(RUN_UNKNOWN, error.message[:100])
+            return
+        sending, leaving = asyncio.create_task(_send_frames(socket, live)), asyncio.create_task(_wait_until_left(socket))
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+        for task in (sending, leaving):
+            task.cancel()
+        for result in await asyncio.gather(sending, leaving, return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("Sending a run to a page failed", exc_info=result)
+
+
+async def _send_frames(socket: WebSocket, live: LiveRun) -> None:
+    version = socket.query_params.get("version", "")
+    frames = live.follow(socket.query_params.get("epoch", ""), int(version) if re.fullmatch(r"\d{1,9}", version) else 0)
+    try:
+        async with aclosing(frames):
+            async for frame in frames:
+                await socket.send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+        await socket.close()
+    except WebSocketDisconnect:
+        return  # the page left; the run goes on
+
+
+async def _wait_until_left(socket: WebSocket) -> None:
+    """A page says nothing here; what it sends is not read."""
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            return JSONResponse(await handler(request), headers={"Cache-Control": "no-store"})
+        except AppError as error:
+            body = {"message": error.message, "code": error.code, "param": error.param}
+            return JSONResponse({"error": body}, status_code=error.status)
+        except Exception:
+            log.exception("%s %s failed", request.method, request.url.path)
+            message = "Colloquy made a mistake here; nothing was lost. The server's log says more."
+            return JSONResponse({"error": {"message": message, "code": "internal_error", "param": None}}, status_code=500)
+
+    return endpoint
+
+
+def _session(request: Request) -> str:
+    """The tab's session id, which the page makes at random and sends with every request."""
+    session = request.headers.get("x-session", "")
+    if not _SESSION.fullmatch(session):
+        raise BadRequest("The X-Session header must be 16 to 64 letters, digits, - or _; reload the page.", param="X-Session")
+    return session
+
+
+async def _read(request: Request) -> Body:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise TooLarge(f"The request is over {MAX_BODY:,} bytes; send a shorter message.")
+        chunks.append(chunk)
+    try:
+        body = json.loads(b"".join(chunks))
+    except ValueError as error:
+        raise BadRequest(f"The request's body is not JSON: {error}.") from error
+    if not isinstance(body, dict):
+        raise BadRequest("The request's body must be a JSON object.")
+    return body
+
+
+def _text(body: Body, name: str) -> str:
+    value = body.get(name, "")
+    if not isinstance(value, str):
+        raise BadRequest(f"`{name}` must be a string.", param=name)
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _whole_number(value: Any, name: str) -> int:
+    """A number from 0 to 2**53, as an int or digits."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,16}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
+        raise BadRequest(f"`{name}` must be a whole number; it is {str(value)[:50]!r}.", param=name)
+    return value
