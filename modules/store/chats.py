@@ -203,7 +203,7 @@ class Chats:
             id = connection.execute(insert(nodes).values(
                 conversation=conversation, parent=parent, owner=owner, status=status, created=now, heartbeat=heartbeat,
                 **message_values(message), **field_values(fields)).returning(nodes.c.id)).scalar_one()
-            self._settle(connection, id, conversation, message, status)
+            self._settle(connection, id, conversation, message.text, status)
             return node_of(_find_node(connection, id, owner))
 
     def finish(self, node: int, message: Message, *, status: Status, owner: str = LOCAL, **fields: Unpack[NodeFields]) -> Node:
@@ -219,14 +219,14 @@ class Chats:
                 status=status, heartbeat=None, **message_values(message), **field_values(fields)))
             if not done.rowcount:
                 raise Conflict(f"Message {node} is already {row.status}; a finished message is never changed.")
-            self._settle(connection, node, row.conversation, message, status)
+            self._settle(connection, node, row.conversation, message.text, status)
             return node_of(_find_node(connection, node, owner))
 
-    def _settle(self, connection: Connection, node: int, conversation: str, message: Message, status: Status) -> None:
+    def _settle(self, connection: Connection, node: int, conversation: str, words: str, status: Status) -> None:
         """Move the chat to the top of the list and index the text once it is final."""
         connection.execute(update(conversations).where(conversations.c.id == conversation).values(updated=self._now()))
         if status != "streaming":
-            search.put(connection, node, message_values(message)["text"])
+            search.put(connection, node, words)
 
     def beat(self, instance: str) -> None:
         """Note that the process lives, on each message that it is streaming."""

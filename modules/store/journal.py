@@ -87,6 +87,7 @@ class JournalWriter:
             self.path.unlink(missing_ok=True)
 
     def begin(self, header: Mapping[str, Any]) -> None:
+        """Write the first line; the journal calls it once, before anybody appends."""
         with self._lock:
             self._unwritten = _line({"run": self.run, "header": dict(header)})
             self._write()
@@ -119,7 +120,7 @@ class Journal:
         self._thread: threading.Thread | None = None
 
     def open(self, run: str, header: Mapping[str, Any]) -> JournalWriter:
-        """A new journal for the run, whose header is on disk when this returns. Raises Conflict where the run has one."""
+        """A new journal for the run, its header handed to the system. Raises Conflict where the run has one."""
         path = safe_path(self.folder, run, SUFFIX)
         try:
             writer = JournalWriter(path, run, self._forget)

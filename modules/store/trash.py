@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 class Trash:
     """Deletes trashed chats and documents for good. Any thread may call.
 
-    The pages that held the text are zeroed when they are freed (secure_delete), the search index is rewritten without it and
-    the log is truncated: with 100,000 messages that takes seconds. Copies made before migrations go too: they hold every text
-    of their time, and the database they were a copy of has been opened since.
+    The pages that held the text are zeroed when they are freed (secure_delete), the search index is rewritten without it, in
+    pieces between which others write, and the log is truncated: one to two seconds for every 100,000 messages in the database.
+    Copies made before migrations go too: they hold every text of their time, and the database has been opened since.
     """
 
     def __init__(self, database: Database, journal: Journal, data_dir: Path) -> None:
