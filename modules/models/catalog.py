@@ -1,0 +1,107 @@
+"""The models in the model folders, by name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from ..core.errors import NotFound
+from ..core.loader import ModelFile
+from ..store.headers import read_model
+from .naming import plain_name
+from .scan import Candidate, inside, scan
+
+ECHO = ModelFile("echo", "", "echo")  # the loader without a model; found by name, not listed
+
+
+class Catalog:
+    """What is in the model folders. Methods read the disk: call them in threads, any number at once.
+
+    `allowed` are paths outside the folders that the person named at start-up; no request can name another one. A scan looks at
+    names, sizes and times only; a model's headers are read when these change.
+    """
+
+    def __init__(self, dirs: Sequence[str | Path], *, allowed: Sequence[str | Path] = ()) -> None:
+        self.dirs = tuple(Path(os.path.abspath(folder)) for folder in dirs)
+        self._allowed = tuple(Path(os.path.abspath(path)) for path in allowed)
+        self._read: dict[Path, tuple[Candidate, ModelFile]] = {}
+        self._lock = threading.Lock()
+
+    def list(self) -> list[ModelFile]:
+        """Every model, by name; broken ones among them, with their problem. Folders that are not there are empty."""
+        with self._lock:
+            found = scan(self.dirs, self._allowed)
+            self._read = {item.path: (item, self._file(item)) for item in found}
+            named: dict[str, ModelFile] = {}
+            for item in sorted(found, key=lambda candidate: candidate.is_file):  # a file has its suffix to tell it apart
+                name = _free_name(item, named)
+                named[name.lower()] = replace(self._read[item.path][1], name=name)
+            return sorted(named.values(), key=lambda file: file.name.lower())
+
+    def find(self, name: str) -> ModelFile:
+        """The model of that name (its file's name and other case will do where only one fits), or at that path where it lies in
+        a model folder or was named at start-up. Raises NotFound, naming the closest ones."""
+        files = self.list()
+        wanted = name.strip().strip("/").lower()
+        keys: tuple[Callable[[ModelFile], str], ...] = (
+            lambda file: file.name, lambda file: file.name.lower(), lambda file: Path(file.path).name.lower(),
+            lambda file: PurePosixPath(file.name).name.lower())
+        for key in keys:
+            matches = [file for file in files if key(file) in (name, wanted)]
+            if len(matches) == 1:
+                return matches[0]
+        if wanted == ECHO.name:
+            return ECHO
+        at_path = self._at_path(name, files)
+        if at_path is None:
+            raise NotFound(_refusal(name, files), param="model")
+        return at_path
+
+    def _file(self, item: Candidate) -> ModelFile:
+        known = self._read.get(item.path)
+        if known is not None and known[0] == item:
+            return known[1]
+        if item.problem:
+            return ModelFile(item.path.name, str(item.path), "unknown", problem=item.problem)
+        try:
+            return read_model(item.path)
+        except NotFound:  # gone since the scan
+            return ModelFile(item.path.name, str(item.path), "unknown", problem="The file is gone; refresh the list.")
+
+    def _at_path(self, name: str, files: Sequence[ModelFile]) -> ModelFile | None:
+        if "\0" in name or len(name) > 4096:
+            return None
+        path = Path(os.path.abspath(name))
+        for file in files:
+            if Path(file.path) == path:
+                return file
+        try:
+            if path.exists() and inside(path, self.dirs):
+                file = read_model(path)
+                return next((listed for listed in files if listed.path == file.path), file)
+        except OSError:
+            return None
+        return None
+
+
+def _free_name(item: Candidate, taken: dict[str, ModelFile]) -> str:
+    """The plainest name that is still free: without suffix, with it, numbered."""
+    relative = PurePosixPath(item.path.relative_to(item.root).as_posix())
+    relative = relative if relative.name else PurePosixPath(item.path.name)
+    names = [plain_name(relative, is_file=item.is_file), str(relative)]
+    names += [f"{names[0]} ({n})" for n in range(2, len(taken) + 3)]
+    return next(name for name in names if name.lower() not in taken)
+
+
+def _refusal(name: str, files: Sequence[ModelFile]) -> str:
+    shown = name if len(name) <= 200 else name[:197] + "..."
+    if not files:
+        return f"There is no model {shown!r}: the model folders are empty. Put a GGUF file or a model's folder into them."
+    by_key = {key.lower(): file.name for file in files for key in (file.name, PurePosixPath(file.name).name)}
+    close = list(dict.fromkeys(by_key[key] for key in difflib.get_close_matches(name[:200].lower(), by_key, n=5, cutoff=0.4)))
+    return f"There is no model {shown!r}. " + (f"Did you mean {', '.join(close)}?" if close else
+                                               f"Choose one of the {len(files)} that there are, such as {files[0].name}.")

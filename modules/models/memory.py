@@ -1,0 +1,155 @@
+"""What a model will need, what the machine has free, and the load options that follow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.loader import LoaderSpec, ModelFile
+
+LARGEST_DEFAULT_CONTEXT = 16_384  # tokens
+CONTEXT_STEP = 256                # llama.cpp rounds to it, and loses prefix reuse where it has to
+SMALLEST_CONTEXT = 512
+USABLE = 0.9                      # of what is free
+RESERVE_BYTES = 256 << 20         # for the page, other programs' next breath
+UNKNOWN_KV_BYTES = 128 << 10      # a token, where the headers do not say: that of an 8 B Llama 3
+VRAM_RESERVE_BYTES = 512 << 20    # the backend's own context and the desktop
+
+# bytes an element of the KV cache; block formats count their scales
+CACHE_BYTES: dict[str, float] = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
+                                 "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes that a model takes once loaded. compute: buffers beside weights and KV cache, estimated."""
+
+    weights_bytes: int
+    kv_bytes: int
+    compute_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.kv_bytes + self.compute_bytes
+
+
+def kv_bytes_per_token(file: ModelFile, cache_type_k: str = "f16", cache_type_v: str = "f16") -> float:
+    """Keys and values of one token in all layers; an upper bound for models whose layers see only a window."""
+    elements = file.layers * file.kv_heads * file.head_dim
+    if not elements:
+        return UNKNOWN_KV_BYTES if file.format != "echo" else 0
+    return elements * (CACHE_BYTES.get(cache_type_k, 2) + CACHE_BYTES.get(cache_type_v, 2))
+
+
+def forecast(file: ModelFile, options: Mapping[str, Any]) -> Forecast:
+    """What `file` needs with these load options: `context` tokens for each of `slots`, or `cells` in all."""
+    context = int(options.get("context") or min(file.trained_context or LARGEST_DEFAULT_CONTEXT, LARGEST_DEFAULT_CONTEXT))
+    cells = int(options.get("cells") or context * int(options.get("slots") or 1))
+    per_token = kv_bytes_per_token(file, str(options.get("cache_type_k", "f16")), str(options.get("cache_type_v", "f16")))
+    return Forecast(file.size_bytes, int(per_token * cells), _compute_bytes(file))
+
+
+def _compute_bytes(file: ModelFile) -> int:
+    """Activations and logits: small beside the weights, not nothing beside a small model's."""
+    return 0 if file.format == "echo" else (64 << 20) + file.size_bytes // 20
+
+
+def default_options(file: ModelFile, spec: LoaderSpec, free_ram: int, free_vram: int) -> dict[str, Any]:
+    """Options that fit this machine, only those the loader has: the largest context up to 16k that fits, as many layers on the
+    GPU as fit with it, a thread for each physical core."""
+    options: dict[str, Any] = {}
+    knobs = spec.options
+    if "context" in knobs:
+        options["context"] = _within(knobs["context"], _fitting_context(file, spec, max(free_ram, free_vram)))
+    if "gpu_layers" in knobs:
+        needs = forecast(file, {name: knob.default for name, knob in knobs.items()} | options)
+        options["gpu_layers"] = _within(knobs["gpu_layers"], _fitting_layers(file, needs, free_vram))
+    if "threads" in knobs:
+        options["threads"] = _within(knobs["threads"], physical_cores())
+    return options
+
+
+def _within(knob: Any, value: int) -> int:
+    low = value if knob.minimum is None else max(value, int(knob.minimum))
+    return low if knob.maximum is None else min(low, int(knob.maximum))
+
+
+def _fitting_context(file: ModelFile, spec: LoaderSpec, free_bytes: int) -> int:
+    """Tokens, a multiple of 256 and at least 512, or 256 for a model trained on less."""
+    wanted = min(file.trained_context or LARGEST_DEFAULT_CONTEXT, LARGEST_DEFAULT_CONTEXT)
+    defaults = {name: knob.default for name, knob in spec.options.items()}
+    per_token = kv_bytes_per_token(file, str(defaults.get("cache_type_k", "f16")), str(defaults.get("cache_type_v", "f16")))
+    slots = max(1, int(defaults.get("slots") or 1))
+    room = USABLE * free_bytes - RESERVE_BYTES - file.size_bytes - _compute_bytes(file)
+    fits = int(room / (per_token * slots)) if per_token else wanted
+    return max(min(wanted, fits) // CONTEXT_STEP * CONTEXT_STEP, SMALLEST_CONTEXT if wanted >= SMALLEST_CONTEXT else CONTEXT_STEP)
+
+
+def _fitting_layers(file: ModelFile, needs: Forecast, free_vram: int) -> int:
+    """How many layers' weights and KV cache the GPU holds; the output layer counts as one more."""
+    if not free_vram or not file.layers:
+        return 0
+    each = (needs.weights_bytes + needs.kv_bytes) / (file.layers + 1)
+    room = USABLE * free_vram - VRAM_RESERVE_BYTES - needs.compute_bytes
+    return max(0, min(file.layers + 1, int(room / each))) if each else file.layers + 1
+
+
+def free_ram() -> int:
+    """Bytes that a new process may take: what the system says is available, within the control group's limit."""
+    import psutil
+    available = int(psutil.virtual_memory().available)
+    limit = _cgroup_free(Path("/sys/fs/cgroup"))
+    return available if limit is None else max(0, min(available, limit))
+
+
+def _cgroup_free(root: Path) -> int | None:
+    """Bytes left of the control group's limit, None where there is none. Cached file pages count as free: they go first."""
+    for limit, used, stat, cache in (("memory.max", "memory.current", "memory.stat", "inactive_file"),
+                                     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
+                                      "total_inactive_file")):
+        try:
+            total = int((root / limit).read_text())
+            taken = int((root / used).read_text())
+        except (OSError, ValueError):
+            continue  # no such version of control groups, or "max"
+        if total >= 1 << 60:
+            continue
+        try:
+            counts = dict(line.split() for line in (root / stat).read_text().splitlines())
+            taken -= int(counts.get(cache, 0))
+        except (OSError, ValueError):
+            pass  # then the whole use counts: a smaller answer, on the safe side
+        return max(0, total - taken)
+    return None
+
+
+def free_vram() -> int:
+    """Bytes free on all NVIDIA GPUs together, 0 where nvidia-smi is absent, fails or takes over three seconds."""
+    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, timeout=3, check=True, text=True)
+        return sum(int(line) for line in done.stdout.split()[:64]) << 20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 0
+
+
+def physical_cores() -> int:
+    """Cores this process may use, hyper-threads counted once."""
+    import psutil
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    quota = _cpu_quota(Path("/sys/fs/cgroup"))
+    return max(1, min(physical, usable, quota or physical))
+
+
+def _cpu_quota(root: Path) -> int | None:
+    """Whole CPUs that the control group grants, at least one; None without a limit."""
+    try:
+        allowed, period = (root / "cpu.max").read_text().split()
+        return max(1, int(allowed) // int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

@@ -1,0 +1,80 @@
+"""The memory forecast and the load options that follow from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modules.core.knobs import Knob
+from modules.core.loader import LoaderSpec, ModelFile
+from modules.models import memory
+
+GB = 1 << 30
+LLAMA = ModelFile("l", "l", "gguf", 5 * GB, "llama", 8_000_000_000, 131_072, layers=32, kv_heads=8, head_dim=128)
+
+
+def spec(**options: int | str) -> LoaderSpec:
+    knobs = {name: Knob("int" if isinstance(value, int) else "str", value, name, name) for name, value in options.items()}
+    return LoaderSpec("x", "X", lambda _: 1.0, lambda *_: None, options=knobs)  # type: ignore[arg-type,return-value]
+
+
+def test_a_token_of_kv_cache_is_layers_times_heads_times_dimension() -> None:
+    """Llama 3 8B at f16: 32 layers * 8 heads * 128 * 2 tensors * 2 bytes = 131,072 bytes a token."""
+    assert memory.kv_bytes_per_token(LLAMA) == 131_072
+    assert memory.kv_bytes_per_token(LLAMA, "q8_0", "q8_0") == 131_072 * 34 / 64
+
+
+def test_the_forecast_adds_up() -> None:
+    needs = memory.forecast(LLAMA, {"context": 4096, "slots": 2})
+    assert needs.weights_bytes == 5 * GB and needs.kv_bytes == 4096 * 2 * 131_072
+    assert needs.total_bytes == needs.weights_bytes + needs.kv_bytes + needs.compute_bytes
+    assert memory.forecast(LLAMA, {"context": 4096, "slots": 2, "cells": 4096}).kv_bytes == 4096 * 131_072
+    assert memory.forecast(ModelFile("e", "", "echo"), {"context": 4096}).total_bytes == 0
+
+
+def test_only_options_that_the_loader_has_are_chosen() -> None:
+    assert memory.default_options(LLAMA, spec(), 64 * GB, 0) == {}
+    chosen = memory.default_options(LLAMA, spec(context=4096, slots=1, gpu_layers=0, threads=0), 64 * GB, 0)
+    assert chosen == {"context": 16_384, "gpu_layers": 0, "threads": memory.physical_cores()}
+
+
+def test_the_context_is_what_was_trained_or_fits() -> None:
+    small = ModelFile("s", "s", "gguf", 1_000_000, trained_context=512, layers=5, kv_heads=4, head_dim=8)
+    assert memory.default_options(small, spec(context=0), 8 * GB, 0)["context"] == 512
+    tight = memory.default_options(LLAMA, spec(context=0), 7 * GB, 0)["context"]
+    assert tight % 256 == 0 and 512 <= tight < 16_384
+    assert memory.forecast(LLAMA, {"context": tight}).total_bytes <= 7 * GB
+    assert memory.default_options(LLAMA, spec(context=0), 1 * GB, 0)["context"] == 512
+
+
+@given(free=st.integers(0, 200 * GB), vram=st.integers(0, 80 * GB), slots=st.integers(1, 8), trained=st.integers(0, 1 << 20),
+       layers=st.integers(0, 100), size=st.integers(0, 100 * GB))
+def test_the_chosen_options_are_within_their_bounds(free: int, vram: int, slots: int, trained: int, layers: int,
+                                                    size: int) -> None:
+    file = ModelFile("m", "m", "gguf", size, trained_context=trained, layers=layers, kv_heads=8, head_dim=128)
+    chosen = memory.default_options(file, spec(context=0, slots=slots, gpu_layers=0), free, vram)
+    assert chosen["context"] % 256 == 0 and 256 <= chosen["context"] <= 16_384
+    assert chosen["context"] <= max(trained, 256) or not trained
+    assert 0 <= chosen["gpu_layers"] <= layers + 1
+
+
+def test_layers_go_to_the_gpu_as_far_as_they_fit() -> None:
+    chosen = [memory.default_options(LLAMA, spec(context=4096, gpu_layers=0), 64 * GB, vram)["gpu_layers"]
+              for vram in (0, 2 * GB, 4 * GB, 80 * GB)]
+    assert chosen[0] == 0 and 0 < chosen[1] < chosen[2] < 33 and chosen[3] == 33
+
+
+@pytest.mark.parametrize(("limit", "used", "expected"), [
+    ("max", "5", None), ("1000", "400", 700), ("1000", "2000", 0), ("x", "1", None)])
+def test_a_control_groups_limit_counts(tmp_path: Path, limit: str, used: str, expected: int | None) -> None:
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text(used)
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 100\n")
+    assert memory._cgroup_free(tmp_path) == expected
+
+
+def test_the_machine_is_read_without_an_error() -> None:
+    assert memory.free_ram() > 0 and memory.free_vram() >= 0 and memory.physical_cores() >= 1
