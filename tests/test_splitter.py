@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from modules.core.errors import BadRequest
 from modules.core.events import Delta
 from modules.core.loader import Token
-from modules.text.reasoning import HARMONY
+from modules.text.reasoning import HARMONY, KIMI, MUSE, SOLAR
 from modules.text.splitter import ReasoningMarks, Splitter, detect_marks, starts_inside
 
 THINK = ReasoningMarks("<think>", "</think>")
@@ -135,6 +135,15 @@ def test_harmony_marks_never_show() -> None:
     reply = ("<|channel|>analysis<|message|>think<|end|><|start|>assistant<|channel|>commentary<|message|>Look.<|end|>"
              "<|start|>assistant<|channel|>analysis<|message|>more<|end|><|start|>assistant<|channel|>final<|message|>Done.")
     assert split(reply, marks=HARMONY)[:2] == ("Look.Done.", "thinkmore")
+
+
+def test_marks_of_other_families_never_show() -> None:
+    reply = " to=self<|message|>hmm<|eom|><|start|>assistant to=user<|message|>Hello."
+    assert split(reply, marks=MUSE)[:2] == ("Hello.", "hmm")
+    reply = "hmm<|close|>think<|sep|><|open|>response<|sep|>Hello.<|close|>response<|sep|>"
+    assert split(reply, marks=KIMI, in_reasoning=True)[:2] == ("Hello.", "hmm")
+    reply = "<|think|>hmm<|end|><|begin|>assistant<|content|>Hello."
+    assert split(reply, marks=SOLAR)[:2] == ("Hello.", "hmm")
 
 
 def test_stop_strings_do_not_apply_to_reasoning_nor_to_the_break_after_it() -> None:

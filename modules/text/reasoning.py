@@ -24,6 +24,10 @@ HARMONY = ReasoningMarks(
     "<|channel|>analysis<|message|>", "<|end|>", anywhere=True,
     dropped=("<|start|>assistant", "<|channel|>final<|message|>", "<|channel|>commentary<|message|>", "<|end|>"))
 SOLAR = ReasoningMarks("<|think|>", "<|end|>", dropped=("<|begin|>assistant", "<|content|>"))
+KIMI = ReasoningMarks("<|open|>think<|sep|>", "<|close|>think<|sep|>",
+                      dropped=("<|open|>response<|sep|>", "<|close|>response<|sep|>"))
+MUSE = ReasoningMarks(" to=self<|message|>", "<|eom|>", anywhere=True,
+                      dropped=("<|start|>assistant", " to=user<|message|>", "<|eom|>"))
 
 # Marks, and the strings that must all be in the template. Order matters: what is rarer comes first.
 _KNOWN: tuple[tuple[ReasoningMarks, tuple[str, ...]], ...] = (
@@ -36,6 +40,8 @@ _KNOWN: tuple[tuple[ReasoningMarks, tuple[str, ...]], ...] = (
     (ReasoningMarks("<|inner_prefix|>", "<|inner_suffix|>"), ("<|inner_suffix|>",)),
     (ReasoningMarks("<|begin_of_thought|>", "<|end_of_thought|>"), ("<|end_of_thought|>",)),
     (ReasoningMarks("◁think▷", "◁/think▷"), ("◁/think▷",)),
+    (KIMI, ("<|open|>", "<|close|>", "'think'")),
+    (MUSE, ("to=self<|message|>", "<|eom|>")),
     (SOLAR, ("<|think|>", "<|content|>", "<|begin|>")),
     (ReasoningMarks("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]", dropped=("[END FINAL RESPONSE]",)),
      ("[BEGIN FINAL RESPONSE]",)),
