@@ -1,0 +1,121 @@
+"""Evaluates the starter model on the held-out part, greedy: `python -m starter.evaluate [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from . import judge
+from .chat import Check
+from .corpus import document
+from .speaker import Reply, Speaker, TransformersSpeaker
+
+FOLDER = Path(__file__).parents[1] / "models" / "starter"
+HANDWRITTEN = Path(__file__).parent / "handwritten.json"
+SEED = 1
+KINDS = ("facts", "card", "story", "arithmetic")
+MORE_KINDS = ("card_facts", "everyday", "unknown", "limits", "repeat", "choose", "short_story", "words")
+KEYS = (*KINDS, "stops", "words", "handwritten")
+MIN_TURNS_AGO = 2
+
+
+@dataclass(frozen=True)
+class Question:
+    """A chat up to a person's message, and how the reply is judged."""
+
+    chat: list[dict[str, str]]
+    check: Check
+
+
+def held_out_questions(n_each: int) -> list[Question]:
+    """n_each questions of every kind from the held-out part, in its order; a fact must be two or more turns old."""
+    found: dict[str, list[Question]] = defaultdict(list)
+    for index in count():
+        made = document(SEED, index, "held_out")
+        messages = made.messages()
+        first = len(messages) - 2 * len(made.turns)
+        for i, turn in enumerate(made.turns):
+            check = turn.check
+            if check is None or len(found[check.kind]) >= n_each or (check.kind == "facts" and check.turns_ago < MIN_TURNS_AGO):
+                continue
+            found[check.kind].append(Question(messages[:first + 2 * i + 1], check))
+        if all(len(found[kind]) >= n_each for kind in (*KINDS, *MORE_KINDS)):
+            return [question for kind in (*KINDS, *MORE_KINDS) for question in found[kind]]
+    raise AssertionError("the held-out part has no end")
+
+
+def held_out_scores(speaker: Speaker, n_each: int) -> tuple[dict[str, float], list[str]]:
+    """Scores of every kind, of stopping and of whole words, as fractions; and a line for each reply that failed."""
+    questions = held_out_questions(n_each)
+    replies = speaker.reply([question.chat for question in questions])
+    known = judge.lexicon(SEED)
+    passed: dict[str, list[bool]] = defaultdict(list)
+    failed = []
+    for question, reply in zip(questions, replies, strict=True):
+        is_right = judge.passes(reply.text, question.check)
+        broken = judge.broken_words(reply.text, " ".join(message["content"] for message in question.chat), known)
+        # "words" is also the kind of a turn that is judged by nothing else; its key counts whole words in all replies.
+        passed[question.check.kind if question.check.kind != "words" else "talk"].append(is_right)
+        passed["stops"].append(reply.has_stopped)
+        passed["words"].append(not broken)
+        if not (is_right and reply.has_stopped and not broken):
+            failed.append(f"[{question.check.kind}] {question.chat[-1]['content']!r} -> {reply.text!r}; "
+                          f"wanted {question.check.wanted}; broken {sorted(broken)}")
+    return {kind: sum(values) / len(values) for kind, values in passed.items()}, failed
+
+
+def handwritten_score(speaker: Speaker) -> tuple[float, list[str]]:
+    """The share of the chats in handwritten.json that pass; the model's own replies stand in the history, as in real use.
+
+    A chat passes when every reply with a rule keeps it, and every reply stops by itself.
+    """
+    body = json.loads(HANDWRITTEN.read_text("utf-8"))
+    n_passed, failed = 0, []
+    for chat in body["chats"]:
+        messages = [{"role": "system", "content": chat["system"]}] if chat.get("system") else []
+        replies: list[Reply] = []
+        is_right = True
+        for turn in chat["turns"]:
+            messages.append({"role": "user", "content": turn["user"]})
+            reply = speaker.reply([messages])[0]
+            messages.append({"role": "assistant", "content": reply.text})
+            replies.append(reply)
+            rules = {key: turn[key] for key in ("wanted", "unwanted") if key in turn}
+            is_right &= reply.has_stopped and judge.passes(reply.text, judge.check_from(rules, "handwritten"))
+        n_passed += is_right
+        if not is_right:
+            failed.append(f"[handwritten] {chat['name']}: " + " | ".join(reply.text for reply in replies))
+    return n_passed / len(body["chats"]), failed
+
+
+def evaluate(speaker: Speaker, n_each: int) -> tuple[dict[str, float], list[str]]:
+    """All scores, and a line for each failure."""
+    scores, failed = held_out_scores(speaker, n_each)
+    scores["handwritten"], failed_too = handwritten_score(speaker)
+    return scores, failed + failed_too
+
+
+def main() -> None:
+    """Print the scores as a table, or with --json the seven keys as one object."""
+    parser = argparse.ArgumentParser(description="Evaluate the starter model on the held-out part, greedy.")
+    parser.add_argument("--model", type=Path, default=FOLDER, help="a Hugging Face folder")
+    parser.add_argument("--count", type=int, default=100, help="questions of each kind")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--failures", action="store_true", help="print every reply that failed")
+    options = parser.parse_args()
+    scores, failed = evaluate(TransformersSpeaker(options.model), options.count)
+    if options.json:
+        print(json.dumps({key: round(scores[key], 4) for key in KEYS}))
+        return
+    for line in failed if options.failures else []:
+        print(line)
+    for key in (*KEYS, *sorted(set(scores) - set(KEYS))):
+        print(f"{key:12} {scores[key]:7.1%}")
+
+
+if __name__ == "__main__":
+    main()

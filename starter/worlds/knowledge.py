@@ -1,0 +1,107 @@
+"""Simple everyday facts and arithmetic to twenty."""
+
+from __future__ import annotations
+
+from .. import words
+from ..chat import Chat, Check
+from ..draw import Draw, a
+
+SUMS = {
+    "+": ("What is {x} plus {y}?", "{x} + {y} = ?", "How much is {x} plus {y}?", "What is {x} + {y}?",
+    "Can you add {x} and {y}?", "{x} plus {y}?",
+          "Add {x} and {y}.", "What do {x} and {y} make together?", "{x}+{y}", "Please add {x} and {y}.",
+          "how much is {x} + {y}?",
+          "What is the sum of {x} and {y}?", "I have {x} apples and get {y} more. How many do I have?"),
+    "-": ("What is {x} minus {y}?", "{x} - {y} = ?", "How much is {x} minus {y}?", "What is {x} - {y}?", "{x} minus {y}?",
+    "Take {y} away from {x}.",
+          "{x}-{y}", "Please take {y} from {x}.", "how much is {x} - {y}?", "What is left of {x} when I take away {y}?",
+          "I have {x} apples and eat {y}. How many are left?", "Can you subtract {y} from {x}?"),
+    "*": ("What is {x} times {y}?", "{x} * {y} = ?", "How much is {x} times {y}?", "What is {x} * {y}?", "{x} times {y}?",
+    "Multiply {x} by {y}.",
+          "how much is {x} x {y}?", "Can you multiply {x} and {y}?"),
+}
+SUM_REPLIES = {"+": ("{x} plus {y} is {z}.", "{x} + {y} = {z}.", "That is {z}."), "-": ("{x} minus {y} is {z}.",
+    "{x} - {y} = {z}.", "That is {z}."),
+               "*": ("{x} times {y} is {z}.", "{x} * {y} = {z}.", "That is {z}.")}
+
+
+def arithmetic(chat: Chat) -> None:
+    """A sum, difference or product within 0 to 20."""
+    draw = chat.draw
+    sign = draw.any(("+", "+", "-", "-", "*"))
+    if sign == "+":
+        x = draw.random.randint(0, 20)
+        y = draw.random.randint(0, 20 - x)
+        z = x + y
+    elif sign == "-":
+        x = draw.random.randint(0, 20)
+        y = draw.random.randint(0, x)
+        z = x - y
+    else:
+        x, y = draw.any([(i, j) for i in range(11) for j in range(11) if i * j <= 20])
+        z = x * y
+    reply = draw.any(SUM_REPLIES[sign]).format(x=x, y=y, z=z)
+    chat.say(draw.frame(SUMS[sign]).format(x=x, y=y), reply, Check("arithmetic", ((str(z),),)))
+
+
+def _table_question(draw: Draw) -> tuple[str, str, str]:
+    """(question, reply, the word that must be in it)."""
+    asked: tuple[str, ...]
+    kind = draw.any(("capital", "opposite", "opposite", "sound", "legs", "colour", "young", "use", "day", "month"))
+    if kind == "capital":
+        key = draw.any(sorted(words.CAPITALS))
+        value = words.CAPITALS[key]
+        asked = ("What is the capital of {k}?", "Name the capital of {k}.", "Which city is the capital of {k}?",
+            "Do you know the capital of {k}?",
+                 "Tell me the capital of {k}.", "capital of {k}?")
+        return draw.frame(asked).format(k=key), f"The capital of {key} is {value}.", value
+    if kind == "opposite":
+        key = draw.any(sorted(words.OPPOSITES))
+        value = words.OPPOSITES[key]
+        asked = ("What is the opposite of {k}?", "Say the opposite of {k}.", "Which word is the opposite of {k}?",
+            "What is the contrary of {k}?",
+                 "Tell me the opposite of {k}.", "opposite of {k}?")
+        return draw.frame(asked).format(k=key), draw.any((f"The opposite of {key} is {value}.", f"{value.capitalize()}.")), value
+    if kind == "sound":
+        key = draw.any(sorted(words.SOUNDS))
+        value = words.SOUNDS[key]
+        asked = ("What does {ak} say?", "Which sound does {ak} make?", "How does {ak} sound?", "What noise does {ak} make?")
+        return draw.frame(asked).format(ak=a(key)), f"{a(key).capitalize()} says {value}.", value
+    if kind == "legs":
+        key = draw.any(sorted(words.LEGS))
+        value = words.LEGS[key]
+        asked = ("How many legs does {ak} have?", "Tell me how many legs {ak} has.", "{Ak} has how many legs?",
+            "Do you know how many legs {ak} has?")
+        return draw.frame(asked).format(ak=a(key), Ak=a(key).capitalize()), f"{a(key).capitalize()} has {value} legs.", value
+    if kind == "colour":
+        key = draw.any(sorted(words.THING_COLOURS))
+        value = words.THING_COLOURS[key]
+        asked = ("What colour is {k}?", "Which colour has {k}?", "Tell me the colour of {k}.", "Do you know what colour {k} is?")
+        return draw.frame(asked).format(k=key), f"{key.capitalize()} is {value}.", value
+    if kind == "young":
+        key = draw.any(sorted(words.YOUNG))
+        value = words.YOUNG[key]
+        asked = ("What is a young {k} called?", "What do you call a baby {k}?", "How is a young {k} called?",
+            "What is the name for a baby {k}?")
+        return draw.frame(asked).format(k=key), f"A young {key} is called a {value}.", value
+    if kind == "use":
+        key = draw.any(sorted(words.USES))
+        value = words.USES[key]
+        asked = ("What is {k} for?", "What do I need {k} for?", "What can I do with {k}?", "Why do people use {k}?",
+            "How do you use {k}?")
+        return draw.frame(asked).format(k=key), f"You use it to {value}.", value
+    row = words.DAYS if kind == "day" else words.MONTHS
+    i = draw.random.randrange(len(row))
+    if draw.chance(0.5):
+        asked = ("Which " + kind + " comes after {k}?", "What comes after {k}?", "Name the " + kind + " after {k}.",
+            "What follows {k}?")
+        return draw.frame(asked).format(k=row[i]), f"After {row[i]} comes {row[(i + 1) % len(row)]}.", row[(i + 1) % len(row)]
+    asked = ("Which " + kind + " comes before {k}?", "What comes before {k}?", "Name the " + kind + " before {k}.",
+        "Which " + kind + " is before {k}?")
+    return draw.frame(asked).format(k=row[i]), f"Before {row[i]} comes {row[i - 1]}.", row[i - 1]
+
+
+def everyday_fact(chat: Chat) -> None:
+    """A question about the everyday world."""
+    asked, reply, value = _table_question(chat.draw)
+    chat.say(asked, reply, Check("everyday", ((value,),)))

@@ -1,0 +1,184 @@
+"""Remembering: facts that a person tells about themselves, asked for turns later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .. import words
+from ..chat import Chat, Check
+from ..draw import Draw, a
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One kind of fact: how it is told, acknowledged, asked for, recalled, and answered when it was never told.
+
+    {v} is the value and {w} a second value where the kind has one.
+    """
+
+    told: tuple[str, ...]
+    heard: tuple[str, ...]
+    asked: tuple[str, ...]
+    recalled: tuple[str, ...]
+    clause: str
+    unknown: str
+
+
+FACTS: dict[str, Fact] = {
+    "name": Fact(
+        ("My name is {v}.", "I'm {v}.", "You can call me {v}.", "I am {v}.", "Hello, I am {v}.", "Hi, my name is {v}!",
+         "They call me {v}.",
+         "Hi! I'm {v}, by the way.", "People call me {v}.", "The name is {v}.", "my name is {v}", "Hello! My name is {v}."),
+        ("Nice to meet you, {v}!", "Hello, {v}! How are you?", "Welcome, {v}! What shall we talk about?",
+         "Good to know you, {v}."),
+        ("What is my name?", "Do you remember my name?", "Who am I?", "Can you tell me my name?", "What am I called?",
+         "Say my name.",
+         "Do you still know what I am called?", "What was my name again?", "what's my name?", "Tell me my name, please."),
+        ("Your name is {v}.", "You are {v}.", "Of course, your name is {v}."), "your name is {v}", "your name"),
+    "colour": Fact(
+        ("My favourite colour is {v}.", "I like the colour {v} best.", "I love the colour {v}.", "The colour I like most is {v}.",
+         "{v} is my favourite colour.", "Of all colours I like {v} best.", "my favourite color is {v}",
+         "I have always loved {v}, it is my colour."),
+        ("{v} is a lovely colour.", "Ah, {v}! A fine choice.", "I will remember that you like {v}.",
+         "What a pretty colour {v} is."),
+        ("What is my favourite colour?", "Which colour do I like best?", "Do you remember my favourite colour?",
+         "What colour do I like?",
+         "Which colour did I say I love?", "Can you name my favourite colour?", "what is my favorite color?",
+         "Tell me which colour is my favourite."),
+        ("Your favourite colour is {v}.", "You like {v} best.", "It is {v}."), "your favourite colour is {v}",
+         "your favourite colour"),
+    "pet": Fact(
+        ("I have a {w} called {v}.", "My {w} is named {v}.", "I have a {w}. The name is {v}.", "At home I have a {w} named {v}.",
+         "My {w} {v} is sleeping next to me.", "I live with a {w} called {v}.", "I just got a {w}, and I named it {v}.",
+         "My pet is a {w} called {v}."),
+        ("{v} is a good name for a {w}.", "How sweet! Say hello to {v}.", "A {w} called {v}, how nice!",
+         "I would like to meet {v}."),
+        ("What is my pet called?", "What is the name of my {w}?", "Do you remember the name of my {w}?", "How is my {w} called?",
+         "What did I name my {w}?", "What is my {w}'s name?", "Do you know my pet's name?", "Tell me the name of my {w}."),
+        ("Your {w} is called {v}.", "The name of your {w} is {v}.", "{v}, your {w}."), "you have a {w} called {v}",
+         "the name of a pet"),
+    "plan": Fact(
+        ("{w} I want to {v}.", "I plan to {v} {w}.", "I am going to {v} {w}.", "My plan is to {v} {w}.",
+         "I will {v} {w}.", "I have to {v} {w}.", "I hope to {v} {w}.", "{w} I will {v}."),
+        ("That sounds like a good plan.", "Have fun! I hope it goes well.", "A good idea. I wish you luck.",
+         "Then I hope that all goes well {w}."),
+        ("What is my plan?", "What do I want to do?", "Do you remember my plan?", "What am I going to do?", "What did I plan?",
+         "What was my plan again?", "What did I say I would do?", "Tell me what I plan to do."),
+        ("You want to {v} {w}.", "You plan to {v} {w}.", "Your plan is to {v} {w}."), "you want to {v} {w}", "a plan"),
+    "food": Fact(
+        ("My favourite food is {v}.", "I love {v}.", "I like to eat {v}.", "The best food is {v}.", "I could eat {v} every day.",
+         "I really like {v}.", "For dinner I like {v} best.", "I enjoy {v} the most."),
+        ("Mmm, {v}! Good taste.", "I hear that {v} can be very good.", "Now I know: you like {v}.", "Enjoy your {v}!"),
+        ("What is my favourite food?", "What do I like to eat?", "Do you remember what I like to eat?",
+         "Which food do I like best?",
+         "What food do I love?", "Can you say what my favourite food is?", "What did I say I like to eat?",
+         "Tell me my favourite food."),
+        ("Your favourite food is {v}.", "You like {v}.", "You love {v}."), "you like {v}", "your favourite food"),
+    "home": Fact(
+        ("I live in {v}.", "My home is in {v}.", "I come from {v}.", "I am from {v}.", "I live in a small house in {v}.",
+         "We live in {v}.",
+         "I moved to {v} last year.", "My home town is {v}."),
+        ("{v} sounds like a nice place.", "I would like to see {v} one day.", "How is life in {v}?",
+         "Ah, {v}! Is it quiet there?"),
+        ("Where do I live?", "Where is my home?", "Do you remember where I live?", "Where do I come from?",
+         "Which town do I live in?",
+         "Do you know where I am from?", "Where did I say I live?", "Tell me where I live."),
+        ("You live in {v}.", "Your home is in {v}.", "You told me that you live in {v}."), "you live in {v}", "where you live"),
+    "hobby": Fact(
+        ("My hobby is {v}.", "I like {v} in my free time.", "I enjoy {v}.", "On Sundays I love {v}.",
+         "My favourite hobby is {v}.",
+         "In the evening I like {v}.", "I spend my free time with {v}.", "I am very fond of {v}."),
+        ("{v} is a fine hobby.", "How nice! Have you done it for long?", "{v} sounds like fun.",
+         "I will remember that you like {v}."),
+        ("What is my hobby?", "What do I do in my free time?", "Do you remember my hobby?", "What do I enjoy?",
+         "Which hobby do I have?",
+         "What is it that I like to do?", "What did I say my hobby is?", "Tell me my hobby."),
+        ("Your hobby is {v}.", "You like {v}.", "You enjoy {v}."), "your hobby is {v}", "your hobby"),
+    "lost": Fact(
+        ("I lost my {w} {v} today.", "I cannot find my {w} {v}.", "I am looking for my {w} {v}.", "My {w} {v} is gone.",
+         "Somebody took my {w} {v}.", "I left my {w} {v} on the bus.", "I am sad because I lost my {w} {v}.",
+         "Have you seen my {w} {v}?"),
+        ("Oh no! I hope that you find your {v} soon.", "I am sorry about your {w} {v}.", "Where did you see the {v} last?",
+         "A {w} {v} should be easy to see. Look under the table."),
+        ("What did I lose?", "What am I looking for?", "Do you remember what I lost?", "Which thing is gone?",
+         "What was it that I lost?",
+         "What can I not find?", "What did I say I was looking for?", "Tell me what I lost."),
+        ("You lost your {w} {v}.", "Your {w} {v}.", "You are looking for your {w} {v}."), "you lost your {w} {v}",
+         "anything that you lost"),
+    "trade": Fact(
+        ("I work as a {v}.", "I am a {v}.", "My job is {v}.", "I earn my money as a {v}.", "I have been a {v} for years.",
+         "I'm a {v} by trade.",
+         "By day I am a {v}.", "They pay me to be a {v}."),
+        ("A {v}! That must be interesting.", "How nice. Is it hard to be a {v}?", "Good work, I am sure.",
+         "I have respect for every {v}."),
+        ("What is my job?", "What do I do for work?", "Do you remember my job?", "What do I work as?", "What is my trade?",
+         "How do I earn my money?", "What did I say my job is?", "Tell me what my work is."),
+        ("You work as a {v}.", "You are a {v}.", "Your job is {v}."), "you work as a {v}", "your job"),
+}
+UNKNOWN = ("You have not told me {u} yet.", "I do not know {u}. You have not told me.",
+    "I cannot know that: you have not told me {u}.")
+
+
+def value_of(kind: str, draw: Draw) -> tuple[str, str]:
+    """A fresh value for a fact of this kind, and its second value or ""."""
+    makers: dict[str, Callable[[], tuple[str, str]]] = {
+        "name": lambda: (draw.name(), ""), "colour": lambda: (draw.word(words.COLOURS), ""),
+        "food": lambda: (draw.word(words.FOODS), ""),
+        "pet": lambda: (draw.name(), draw.word(words.ANIMALS)), "plan": lambda: (draw.word(words.PLANS), draw.any(words.WHENS)),
+        "home": lambda: (draw.word(words.PLACES), ""), "hobby": lambda: (draw.word(words.HOBBIES), ""),
+        "lost": lambda: (draw.word(words.OBJECTS), draw.word(words.COLOURS)), "trade": lambda: (draw.word(list(words.TRADES)),
+        "")}
+    return makers[kind]()
+
+
+def filled(frame: str, v: str, w: str) -> str:
+    """The frame with its values, its article right and its first letter large."""
+    text = frame.replace(" a {w}", " " + a(w) if w else " a {w}").replace(" a {v}", " " + a(v)).format(v=v, w=w)
+    if text.startswith("A " + v) or (w and text.startswith("A " + w)):
+        article = a(text[2:]).split(" ")[0].capitalize()
+        text = f"{article} {text[2:]}"
+    return text[0].upper() + text[1:] if frame[0] in "{" else text
+
+
+def tell(chat: Chat, kinds: list[str] | None = None) -> None:
+    """The person tells one fact, or two in one message; a kind told before is corrected by the new value."""
+    draw = chat.draw
+    kinds = kinds or draw.random.sample(sorted(FACTS), 2 if draw.chance(0.25) else 1)
+    said, reply = [], ""
+    for kind in kinds:
+        v, w = value_of(kind, draw)
+        again = "Actually, " if kind in chat.told and draw.chance(0.6) else ""
+        sentence = filled(draw.frame(FACTS[kind].told), v, w)
+        said.append(again + (sentence[0].lower() + sentence[1:] if again and not sentence.startswith(("I", v)) else sentence))
+        reply = filled(draw.any(FACTS[kind].heard), v, w)
+        chat.told[kind], chat.told_at[kind] = (v, w), len(chat.turns)
+    chat.say(" ".join(said), reply)
+
+
+def ask(chat: Chat) -> None:
+    """The person asks for a fact; where it was never told, the reply says so."""
+    draw = chat.draw
+    missing = [kind for kind in FACTS if kind not in chat.told]
+    if missing and (not chat.told or draw.chance(0.12)):
+        kind = draw.any(missing)
+        question = draw.frame([frame for frame in FACTS[kind].asked if "{w}" not in frame])
+        chat.say(question, draw.any(UNKNOWN).format(u=FACTS[kind].unknown), Check("unknown", (("not told", "do not know"),)))
+        return
+    if len(chat.told) > 1 and draw.chance(0.12):
+        known = [filled(FACTS[kind].clause, *value) for kind, value in chat.told.items()]
+        text = ", ".join(known[:-1]) + " and " + known[-1] + "."
+        question = draw.any(("What do you know about me?", "What have I told you about me?", "Tell me what you know about me."))
+        chat.say(question, text[0].upper() + text[1:], Check("words", tuple((v,) for v, _ in chat.told.values())))
+        return
+    kind = draw.any(sorted(chat.told))
+    ask_for(chat, kind)
+
+
+def ask_for(chat: Chat, kind: str) -> None:
+    """The person asks for a fact that was told."""
+    draw = chat.draw
+    v, w = chat.told[kind]
+    question = filled(draw.frame(FACTS[kind].asked), v, w)
+    ago = len(chat.turns) - chat.told_at[kind]
+    chat.say(question, filled(draw.any(FACTS[kind].recalled), v, w), Check("facts", ((v,),), turns_ago=ago))
