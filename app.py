@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parent
 
 def make_app(services: Services, *, key: str = "", started: Callable[[], None] = lambda: None) -> Any:
     """The whole server as one ASGI application: guard, API, the page's routes, and the page last."""
-    from modules.ui.routes import ui_routes
-
     from modules.api.app import make_api
     from modules.guard import Guard, local_hosts
+    from modules.ui.notebook_routes import notebook_routes
     from modules.ui.page import mount
     from modules.ui.page_services import PageServices
+    from modules.ui.routes import ui_routes
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -41,7 +41,7 @@ def make_app(services: Services, *, key: str = "", started: Callable[[], None] =
     page = PageServices(services.engine, services.chat, services.sessions, services.notebook, services.store.presets,
                         services.store.cards, ROOT / ".venv" / "llama_cpp_build.json")
     api = make_api(services.engine, lifespan=lifespan)
-    api.router.routes.extend(ui_routes(page))
+    api.router.routes[:0] = [*ui_routes(page), *notebook_routes(services.notebook, services.engine)]
     mount(api, page, root_path=settings.root_path)
     hosts = local_hosts(settings.listen) | set(settings.allowed_hosts)
     return Guard(api, allowed_hosts=hosts, cors_origins=settings.cors_origins, api_key=key or None, root_path=settings.root_path)

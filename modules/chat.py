@@ -20,6 +20,7 @@ from .store.schema import LOCAL
 from .text.character_text import character_messages, greetings
 
 MAX_MESSAGE_CHARACTERS = 1_000_000
+MAX_NAME_CHARACTERS = 200
 TITLE_CHARACTERS = 60
 
 
@@ -167,6 +168,19 @@ class ChatService:
             card = await asyncio.to_thread(self._cards.load, character)
             if card.greeting:
                 await self._begin(state, title=card.name)
+
+    async def describe(self, session: str, *, system_prompt: str | None = None, user_name: str | None = None,
+                       persona: str | None = None) -> None:
+        """Set what the model is told of the chat and of the person, from the next message on."""
+        given = {"system_prompt": system_prompt, "user_name": user_name, "persona": persona}
+        changes = {name: text for name, text in given.items() if text is not None}
+        for name, text in changes.items():
+            limit = MAX_NAME_CHARACTERS if name == "user_name" else MAX_MESSAGE_CHARACTERS
+            if len(text) > limit:
+                raise BadRequest(f"{name} has {len(text):,} characters; the limit is {limit:,}.", param=name)
+        state = await self._sessions.update(session, **changes)
+        if system_prompt is not None and state.conversation:
+            await asyncio.to_thread(self._store.chats.change, state.conversation, state.owner, system_prompt=system_prompt)
 
     async def open_chat(self, session: str, conversation: str) -> None:
         state = await self._sessions.get(session)

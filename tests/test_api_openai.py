@@ -36,10 +36,10 @@ async def serving(engine: Engine) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def api(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[openai.AsyncOpenAI, httpx.AsyncClient, Engine]]:
-    async with echo_engine(tmp_path, **options) as engine, serving(engine) as url:
-        async with httpx.AsyncClient(base_url=url, timeout=30) as plain, \
-                openai.AsyncOpenAI(base_url=url + "/v1", api_key="none") as sdk:
-            yield sdk, plain, engine
+    async with (echo_engine(tmp_path, **options) as engine, serving(engine) as url,
+                httpx.AsyncClient(base_url=url, timeout=30) as plain,
+                openai.AsyncOpenAI(base_url=url + "/v1", api_key="none") as sdk):
+        yield sdk, plain, engine
 
 
 USER = [{"role": "user", "content": "Hello"}]

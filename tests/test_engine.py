@@ -24,7 +24,7 @@ KINDS = {Queued: 0, Started: 1, Prefill: 2, Delta: 3, Finished: 4, Failed: 4}
 async def until(is_true: Callable[[], bool]) -> None:
     """Wait for a condition; the test's own time-out ends it if it never comes."""
     while not is_true():
-        await asyncio.sleep(0.005)  # noqa: ASYNC110 - the condition belongs to a process that sets no event of ours
+        await asyncio.sleep(0.005)
 
 
 async def read(run: Run) -> list[object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from ..core.errors import AppError, Cancelled
 from ..core.events import END, Channel, Delta, Event, Failed, Finished, Request, Usage
@@ -75,7 +75,7 @@ class Run:
         if not self.done:
             self.publish([Failed(error, usage or Usage(0, 0, 0))])
 
-    async def follow(self, offset: int = 0) -> AsyncIterator[list[Event]]:
+    async def follow(self, offset: int = 0) -> AsyncGenerator[list[Event]]:
         """Batches of the events from `offset` on, as they happen; ends after Finished or Failed.
 
         Several readers may follow at once, each at its own pace: a slow one gets fewer, larger batches.

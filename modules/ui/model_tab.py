@@ -15,13 +15,14 @@ from ..engine import LoadState
 from .page_frame import Page
 from .widgets import read, widget
 
-TITLE = "Model"
 PROGRESS_SECONDS = 0.2
 COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "Note")
 
 
 class ModelTab:
     """Built first, wired after all tabs are built. Model names are untrusted: they only go into text boxes and table cells."""
+
+    TITLE = "Model"
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -61,13 +62,16 @@ class ModelTab:
         self._what = gr.Textbox(label="Loading", interactive=False, visible=False, lines=1, max_lines=3, elem_id="model-what")
         self._log = gr.Textbox(label="Log", interactive=False, visible=False, lines=4, max_lines=12)
 
+    def build_side(self) -> None:
+        """Nothing: the loader's options stand in the tab."""
+
     @property
     def outputs(self) -> list[Any]:
         """What `state` fills, in order."""
         return [self._status, self._problem, self._table, self._empty, self._model, self._loader, self._why,
                 *self._groups.values()]
 
-    async def state(self) -> list[Any]:
+    async def state(self, _: str = "") -> list[Any]:
         """The list of models and what is loaded, read now."""
         files = await self._engine.files()
         report = await self._page.services.failed_build()

@@ -12,12 +12,12 @@ import gradio as gr
 
 from ..core.errors import AppError
 from . import chat_tab, model_tab, notebook_tab
-from .page_frame import SESSION_JS, Page
+from .page_frame import SESSION_JS, Page, Tab
 from .page_services import PageServices
 from .panel import Panel
 from .theme import HEAD, THEME
 
-TABS = (chat_tab.ChatTab, notebook_tab.NotebookTab, model_tab.ModelTab)
+TABS: tuple[Any, ...] = (chat_tab.ChatTab, notebook_tab.NotebookTab, model_tab.ModelTab)
 
 
 def make_page(services: PageServices) -> gr.Blocks:
@@ -27,18 +27,22 @@ def make_page(services: PageServices) -> gr.Blocks:
         panel = Panel(services)
         page = Page(services, session, panel)
         gr.Markdown("# Colloquy", elem_id="app-title")
-        tabs = []
+        tabs: list[Tab] = []
         with gr.Tabs(elem_id="tabs"):
             for kind in TABS:
                 with gr.Tab(kind.TITLE, id=kind.TITLE.lower(), elem_id=f"tab-{kind.TITLE.lower()}"):
-                    tab = kind(page)
+                    tab: Tab = kind(page)
                     tab.build()
                     tabs.append(tab)
-        with gr.Sidebar(position="right", open=False, label="Parameters", elem_id="parameters"):
+        with gr.Sidebar(position="right", open=False, width=360, label="Parameters", elem_id="parameters"):
+            for tab in tabs:
+                tab.build_side()
             panel.build()
         page.fills.append((panel.outputs, panel.state))
         for tab in tabs:
             tab.wire()
+            if tab.outputs:
+                page.fills.append((tab.outputs, tab.state))
         panel.wire(session)
         _fill_on_load(blocks, page)
     # A page has many independent small events; the model has its own queue.

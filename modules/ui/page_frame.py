@@ -32,4 +32,13 @@ class Tab(Protocol):
 
     def build(self) -> None: ...
 
+    def build_side(self) -> None:
+        """Controls for the panel at the side, above the parameters; most tabs have none."""
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `state` fills when a page has loaded."""
+
+    async def state(self, session: str) -> list[Any]: ...
+
     def wire(self) -> None: ...

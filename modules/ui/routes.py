@@ -6,32 +6,25 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..core.errors import AppError, BadRequest, NotFound, TooLarge
+from ..core.errors import BadRequest, NotFound
 from ..core.events import Delta
 from .history import RenderedTexts, page_before, view_json
 from .live import LiveRun, LiveRuns
+from .requests import Body, Handler, endpoint, read_body, session_of, text_of, wait_until_left, whole_number
 from .services import Chats, Runs, Services, Turn
 from .static_files import serve_asset
 
 log = logging.getLogger(__name__)
 
-MAX_BODY = 4_500_000  # bytes; a message may have a million characters
 MAX_QUERY = 500
 PAGE_CHATS = 40
 RUN_UNKNOWN = 4404  # WebSocket close code: look at the saved chat instead
-_SESSION = re.compile(r"[A-Za-z0-9_-]{16,64}")
-
-Body = dict[str, Any]
-Handler = Callable[[Request], Awaitable[Body]]
 
 
 def ui_routes(services: Services) -> list[BaseRoute]:
@@ -43,8 +36,8 @@ def ui_routes(services: Services) -> list[BaseRoute]:
         "rename": api.rename, "trash": api.trash, "restore": api.restore, "purge": api.purge}
     gets: dict[str, Handler] = {"view": api.view, "text": api.text, "chats": api.chats}
     return [
-        *(Route(f"/ui-api/{name}", _endpoint(handler), methods=["GET"]) for name, handler in gets.items()),
-        *(Route(f"/ui-api/{name}", _endpoint(handler), methods=["POST"]) for name, handler in posts.items()),
+        *(Route(f"/ui-api/{name}", endpoint(handler), methods=["GET"]) for name, handler in gets.items()),
+        *(Route(f"/ui-api/{name}", endpoint(handler), methods=["POST"]) for name, handler in posts.items()),
         WebSocketRoute("/ui-api/runs/{run}", api.follow),
         Route("/ui-static/{version}/{name}", serve_asset, methods=["GET"]),
     ]
@@ -63,14 +56,14 @@ class _ChatApi:
 
     async def view(self, request: Request) -> Body:
         before = request.query_params.get("before")
-        view = await self._chats.view(_session(request))
-        nodes = page_before(view.path, _whole_number(before, "before") if before else None)
+        view = await self._chats.view(session_of(request))
+        nodes = page_before(view.path, whole_number(before, "before") if before else None)
         return await view_json(view, nodes, self._texts)
 
     async def text(self, request: Request) -> Body:
         """A message as it was written, for copying and editing."""
-        wanted = _whole_number(request.query_params.get("node"), "node")
-        view = await self._chats.view(_session(request))
+        wanted = whole_number(request.query_params.get("node"), "node")
+        view = await self._chats.view(session_of(request))
         node = next((node for node in view.path if node.id == wanted), None)
         if node is None:
             raise NotFound("This message is no longer shown; reload the page.")
@@ -81,9 +74,9 @@ class _ChatApi:
         return {"text": text}
 
     async def chats(self, request: Request) -> Body:
-        _session(request)
+        session_of(request)
         query = request.query_params.get("query", "")[:MAX_QUERY].strip()
-        offset = _whole_number(request.query_params.get("offset", "0"), "offset")
+        offset = whole_number(request.query_params.get("offset", "0"), "offset")
         found = await self._chats.listing(query, offset=offset, limit=PAGE_CHATS,
                                           trashed=request.query_params.get("trashed") == "1")
         rows = [{key: getattr(chat, key) for key in ("id", "title", "character", "updated", "snippet")} for chat in found]
@@ -92,83 +85,83 @@ class _ChatApi:
     # What is done to the open chat; each answers with the path from the place that changed on
 
     async def send(self, request: Request) -> Body:
-        session, body = _session(request), await _read(request)
+        session, body = session_of(request), await read_body(request)
         under = body.get("under")
-        under = None if under is None else _whole_number(under, "under")
-        turn = await self._chats.send(session, _text(body, "text"), conversation=_text(body, "conversation"), under=under)
+        under = None if under is None else whole_number(under, "under")
+        turn = await self._chats.send(session, text_of(body, "text"), conversation=text_of(body, "conversation"), under=under)
         return await self._tail(session, turn, after=under)
 
     async def regenerate(self, request: Request) -> Body:
-        session, node = _session(request), _whole_number((await _read(request)).get("node"), "node")
+        session, node = session_of(request), whole_number((await read_body(request)).get("node"), "node")
         return await self._tail(session, await self._chats.regenerate(session, node))
 
     async def go_on(self, request: Request) -> Body:
-        session, node = _session(request), _whole_number((await _read(request)).get("node"), "node")
+        session, node = session_of(request), whole_number((await read_body(request)).get("node"), "node")
         return await self._tail(session, await self._chats.continue_reply(session, node))
 
     async def edit(self, request: Request) -> Body:
-        session, body = _session(request), await _read(request)
-        turn = await self._chats.edit(session, _whole_number(body.get("node"), "node"), _text(body, "text"),
+        session, body = session_of(request), await read_body(request)
+        turn = await self._chats.edit(session, whole_number(body.get("node"), "node"), text_of(body, "text"),
                                       resend=body.get("resend") is True)
         return await self._tail(session, turn)
 
     async def choose(self, request: Request) -> Body:
-        session, node = _session(request), _whole_number((await _read(request)).get("node"), "node")
+        session, node = session_of(request), whole_number((await read_body(request)).get("node"), "node")
         await self._chats.choose(session, node)
         return await self._from(session, node)
 
     async def delete(self, request: Request) -> Body:
-        session, node = _session(request), _whole_number((await _read(request)).get("node"), "node")
+        session, node = session_of(request), whole_number((await read_body(request)).get("node"), "node")
         before = await self._chats.view(session)
         hidden = await self._chats.delete(session, node)
         return {"hidden": list(hidden), "head_before": before.head, **await self._newest(session)}
 
     async def undelete(self, request: Request) -> Body:
-        session, body = _session(request), await _read(request)
+        session, body = session_of(request), await read_body(request)
         nodes = body.get("nodes")
         if not isinstance(nodes, list) or len(nodes) > 100_000:
             raise BadRequest("`nodes` must be a list of at most 100,000 message ids.", param="nodes")
         head = body.get("head")
-        await self._chats.undelete(session, [_whole_number(node, "nodes") for node in nodes],
-                                   head=None if head is None else _whole_number(head, "head"))
+        await self._chats.undelete(session, [whole_number(node, "nodes") for node in nodes],
+                                   head=None if head is None else whole_number(head, "head"))
         return await self._newest(session)
 
     async def stop(self, request: Request) -> Body:
-        _session(request)
-        await self._chats.stop(_text(await _read(request), "run"))
+        session_of(request)
+        await self._chats.stop(text_of(await read_body(request), "run"))
         return {}
 
     async def new(self, request: Request) -> Body:
-        session, body = _session(request), await _read(request)
-        await self._chats.new_chat(session, character=_text(body, "character"))
+        session, body = session_of(request), await read_body(request)
+        await self._chats.new_chat(session, character=text_of(body, "character"))
         return await self._newest(session)
 
     async def open(self, request: Request) -> Body:
-        session, body = _session(request), await _read(request)
-        await self._chats.open_chat(session, _text(body, "conversation"))
+        session, body = session_of(request), await read_body(request)
+        await self._chats.open_chat(session, text_of(body, "conversation"))
         return await self._newest(session)
 
     # What is done to the list of chats
 
     async def rename(self, request: Request) -> Body:
-        _session(request)
-        body = await _read(request)
-        await self._chats.rename(_text(body, "conversation"), _text(body, "title"))
+        session_of(request)
+        body = await read_body(request)
+        await self._chats.rename(text_of(body, "conversation"), text_of(body, "title"))
         return {}
 
     async def trash(self, request: Request) -> Body:
-        _session(request)
-        await self._chats.trash(_text(await _read(request), "conversation"))
+        session_of(request)
+        await self._chats.trash(text_of(await read_body(request), "conversation"))
         return {}
 
     async def restore(self, request: Request) -> Body:
-        _session(request)
-        await self._chats.restore(_text(await _read(request), "conversation"))
+        session_of(request)
+        await self._chats.restore(text_of(await read_body(request), "conversation"))
         return {}
 
     async def purge(self, request: Request) -> Body:
-        _session(request)
-        await self._chats.purge(_text(await _read(request), "conversation"))
+        session_of(request)
+        await self._chats.purge(text_of(await read_body(request), "conversation"))
         return {}
 
     # Answers
@@ -202,7 +195,7 @@ class _ChatApi:
         except NotFound as error:
             await socket.close(RUN_UNKNOWN, error.message[:100])
             return
-        sending, leaving = asyncio.create_task(_send_frames(socket, live)), asyncio.create_task(_wait_until_left(socket))
+        sending, leaving = asyncio.create_task(_send_frames(socket, live)), asyncio.create_task(wait_until_left(socket))
         await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         for task in (sending, leaving):
             task.cancel()
@@ -221,64 +214,3 @@ async def _send_frames(socket: WebSocket, live: LiveRun) -> None:
         await socket.close()
     except WebSocketDisconnect:
         return  # the page left; the run goes on
-
-
-async def _wait_until_left(socket: WebSocket) -> None:
-    """A page says nothing here; what it sends is not read."""
-    while (await socket.receive())["type"] != "websocket.disconnect":
-        pass
-
-
-def _endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        try:
-            return JSONResponse(await handler(request), headers={"Cache-Control": "no-store"})
-        except AppError as error:
-            body = {"message": error.message, "code": error.code, "param": error.param}
-            return JSONResponse({"error": body}, status_code=error.status)
-        except Exception:
-            log.exception("%s %s failed", request.method, request.url.path)
-            message = "Colloquy made a mistake here; nothing was lost. The server's log says more."
-            return JSONResponse({"error": {"message": message, "code": "internal_error", "param": None}}, status_code=500)
-
-    return endpoint
-
-
-def _session(request: Request) -> str:
-    """The tab's session id, which the page makes at random and sends with every request."""
-    session = request.headers.get("x-session", "")
-    if not _SESSION.fullmatch(session):
-        raise BadRequest("The X-Session header must be 16 to 64 letters, digits, - or _; reload the page.", param="X-Session")
-    return session
-
-
-async def _read(request: Request) -> Body:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY:
-            raise TooLarge(f"The request is over {MAX_BODY:,} bytes; send a shorter message.")
-        chunks.append(chunk)
-    try:
-        body = json.loads(b"".join(chunks))
-    except ValueError as error:
-        raise BadRequest(f"The request's body is not JSON: {error}.") from error
-    if not isinstance(body, dict):
-        raise BadRequest("The request's body must be a JSON object.")
-    return body
-
-
-def _text(body: Body, name: str) -> str:
-    value = body.get(name, "")
-    if not isinstance(value, str):
-        raise BadRequest(f"`{name}` must be a string.", param=name)
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _whole_number(value: Any, name: str) -> int:
-    """A number from 0 to 2**53, as an int or digits."""
-    if isinstance(value, str) and re.fullmatch(r"\d{1,16}", value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**53:
-        raise BadRequest(f"`{name}` must be a whole number; it is {str(value)[:50]!r}.", param=name)
-    return value

@@ -1,0 +1,240 @@
+// The notebook: a page of free text that the model goes on with, its documents, undo and redo of whole steps.
+
+import { get, post, session, socketAddress } from "./api.js";
+import { h, textButton } from "./dom.js";
+
+const SAVE_PAUSE = 700; // milliseconds after the last key
+const RETRY = 1000;
+const DRAFT = "colloquy-notebook-draft";
+
+class NotebookPage {
+  constructor() {
+    this.document = null;
+    this.run = "";
+    this.area = h("textarea", { class: "page", "aria-label": "Notebook page", dir: "auto", spellcheck: "true",
+      placeholder: "Write the beginning of something, then press Generate.", maxlength: 4000000 });
+    this.area.addEventListener("input", () => this.typed());
+    this.area.addEventListener("keydown", (event) => this.key(event));
+    this.generateButton = h("button", { type: "button", class: "plain primary generate", onclick: () => this.generateOrStop() });
+    this.undoButton = textButton("Undo", () => this.step("undo"));
+    this.redoButton = textButton("Redo", () => this.step("redo"));
+    this.newButton = textButton("New page", () => this.try(() => this.begin()));
+    this.choice = h("select", { "aria-label": "Documents", onchange: () => this.try(() => this.open(this.choice.value)) });
+    this.trashButton = textButton("Delete", () => this.try(() => this.trash()));
+    this.state = h("span", { class: "state", role: "status" });
+    this.problem = h("div", { class: "notice error", role: "alert", hidden: true });
+    this.element = h("section", { class: "colloquy notebook", "aria-label": "Notebook" },
+      h("div", { class: "row bar" }, this.choice, this.newButton, this.trashButton), this.problem, this.area,
+      h("div", { class: "row bar" }, this.generateButton, this.undoButton, this.redoButton, this.state));
+    addEventListener("pagehide", () => this.keepDraft());
+    document.addEventListener("visibilitychange", () => document.hidden && this.try(() => this.save()));
+  }
+
+  // What is shown
+
+  async load() {
+    const answer = await get("notebook/shown");
+    this.show(answer.document);
+    this.recoverDraft();
+    await this.list();
+  }
+
+  show(found, { keepText = false } = {}) {
+    this.document = found;
+    if (!keepText) this.setText(found?.text ?? "");
+    if (found?.run && found.run !== this.run) this.follow(found.run);
+    this.draw();
+  }
+
+  setText(text) {
+    if (this.area.value !== text) this.area.value = text;
+  }
+
+  draw() {
+    const writes = Boolean(this.run);
+    this.generateButton.textContent = writes ? "Stop (Escape)" : "Generate (Ctrl+Enter)";
+    this.generateButton.classList.toggle("stop", writes);
+    this.area.readOnly = writes;
+    this.undoButton.disabled = writes || !this.document?.can_undo;
+    this.redoButton.disabled = writes || !this.document?.can_redo;
+    this.trashButton.disabled = !this.document;
+  }
+
+  async list() {
+    const answer = await get("notebook/documents");
+    const options = answer.documents.map((d) => h("option", { value: d.id, text: d.title || "Untitled" }));
+    if (!this.document) options.unshift(h("option", { value: "", text: options.length ? "Choose a page" : "No pages yet" }));
+    this.choice.replaceChildren(...options);
+    this.choice.value = this.document?.id ?? "";
+  }
+
+  // Writing
+
+  typed() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.try(() => this.save()), SAVE_PAUSE);
+    this.keepDraft();
+  }
+
+  key(event) {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      if (!this.run) this.generateOrStop();
+    } else if (event.key === "Escape" && this.run) {
+      event.preventDefault();
+      this.generateOrStop();
+    }
+  }
+
+  /** Save what is typed as a version; the answer's text is not put back, since typing may have gone on. */
+  async save() {
+    clearTimeout(this.timer);
+    const text = this.area.value;
+    if (this.run || this.saving || text === (this.document?.text ?? "")) return;
+    this.saving = true;
+    try {
+      const answer = this.document
+        ? await post("notebook/save", { document: this.document.id, text, base: this.document.version })
+        : await post("notebook/new", { text });
+      const isNew = !this.document || answer.document.title !== this.document.title;
+      this.show(answer.document, { keepText: true });
+      if (this.area.value === text) localStorage.removeItem(DRAFT);
+      else this.typed();
+      if (isNew) await this.list();
+    } finally {
+      this.saving = false;
+    }
+  }
+
+  /** What is typed but not saved survives a reload, a crash and a server that is gone. */
+  keepDraft() {
+    if (this.area.value === (this.document?.text ?? "")) return;
+    const draft = { session: session(), document: this.document?.id ?? "", text: this.area.value };
+    try {
+      localStorage.setItem(DRAFT, JSON.stringify(draft));
+    } catch (error) {
+      console.warn("The draft is too large for the browser to keep", error);
+    }
+  }
+
+  recoverDraft() {
+    const draft = JSON.parse(localStorage.getItem(DRAFT) ?? "null");
+    if (!draft || draft.session !== session() || draft.document !== (this.document?.id ?? "") || this.run) return;
+    this.setText(draft.text);
+    this.typed();
+  }
+
+  async step(name) {
+    await this.try(async () => {
+      await this.save();
+      this.show((await post(`notebook/${name}`, { document: this.document.id })).document);
+    });
+  }
+
+  async begin() {
+    await this.save();
+    this.show((await post("notebook/new", { text: "" })).document);
+    await this.list();
+    this.area.focus();
+  }
+
+  async open(id) {
+    if (!id) return;
+    await this.save();
+    this.show((await post("notebook/open", { document: id })).document);
+    await this.list();
+  }
+
+  async trash() {
+    const gone = this.document;
+    await post("notebook/trash", { document: gone.id });
+    this.show(null);
+    await this.list();
+    this.complain(`“${gone.title || "Untitled"}” is in the trash.`, textButton("Undo", () => this.try(async () => {
+      await post("notebook/restore", { document: gone.id });
+      this.problem.hidden = true;
+      await this.open(gone.id);
+    })));
+  }
+
+  // The model
+
+  async generateOrStop() {
+    await this.try(async () => {
+      if (this.run) return post("stop", { run: this.run });
+      if (!this.document) await this.save();
+      if (!this.document) throw new Error("The page is empty; write a few words to continue from.");
+      const text = this.area.value;
+      clearTimeout(this.timer);
+      const answer = await post("notebook/generate", { document: this.document.id, text, base: this.document.version });
+      localStorage.removeItem(DRAFT);
+      this.show(answer.document, { keepText: true });
+    });
+  }
+
+  /** Append the run's text as it comes; after a lost connection go on from the event reached. */
+  follow(run, offset = 0) {
+    this.run = run;
+    if (!offset) this.setText(this.document.text);
+    const address = socketAddress(run, "", 0);
+    address.pathname = address.pathname.replace("/ui-api/runs/", "/ui-api/notebook/runs/");
+    address.searchParams.set("offset", offset);
+    const socket = new WebSocket(address);
+    socket.onmessage = (message) => {
+      const frame = JSON.parse(message.data);
+      offset = frame.offset;
+      if (frame.text) this.append(frame.text);
+      if (frame.state !== undefined) this.state.textContent = frame.state;
+      if (frame.error) this.complain(frame.error);
+      if (frame.saved) this.ended();
+    };
+    socket.onclose = (event) => {
+      if (this.run !== run) return;
+      if (event.code === 4404) this.ended();
+      else setTimeout(() => this.run === run && this.follow(run, offset), RETRY);
+    };
+    this.draw();
+  }
+
+  append(text) {
+    const area = this.area;
+    const isAtEnd = area.scrollHeight - area.scrollTop - area.clientHeight < 40;
+    area.setRangeText(text, area.value.length, area.value.length, "preserve");
+    if (isAtEnd) area.scrollTop = area.scrollHeight;
+  }
+
+  async ended() {
+    this.run = "";
+    await this.try(async () => {
+      this.show((await get("notebook/shown")).document);
+      await this.list();
+    });
+    this.draw();
+  }
+
+  // Errors
+
+  async try(work) {
+    try {
+      await work();
+    } catch (error) {
+      this.complain(error.message ?? String(error));
+    }
+  }
+
+  complain(text, ...more) {
+    this.problem.replaceChildren(h("span", { text }), ...more, textButton("Dismiss", () => { this.problem.hidden = true; }));
+    this.problem.hidden = false;
+  }
+}
+
+let page = null;
+
+/** Show the notebook in `element`; it keeps its state when its place on the page changes. */
+export async function mount(element) {
+  const isNew = !page;
+  page ??= new NotebookPage();
+  element.querySelector(".colloquy-notebook").replaceChildren(page.element);
+  if (isNew) await page.try(() => page.load());
+  window.notebookReady = true; // tests wait for it
+}
