@@ -110,8 +110,19 @@ def place(tmp_path: Path, *, loads: bool = True) -> Place:
     return Place(tmp_path, python, "3.11.7")
 
 
+@pytest.mark.parametrize(("log", "reason"), [
+    ("-- Warning: ccache not found\n  CMake Error at x.cmake:230 (message):\n    Could NOT find Vulkan\n    (missing: glslc)\n"
+     "  Call Stack (most recent call first):\n  error: subprocess-exited-with-error\n",
+     "Could NOT find Vulkan (missing: glslc)."),
+    ("x.cu:3: fatal error: cuda.h: no such file\nerror: subprocess-exited-with-error\n", "x.cu:3: fatal error: cuda.h: no"),
+    ("  error: subprocess-exited-with-error\nERROR: Failed building wheel\n", "ERROR: Failed building wheel."),
+    ("c++: Killed signal terminated program cc1plus\n", "Killed signal"), ("", "see the log")])
+def test_the_reason_is_the_line_that_explains_most(log: str, reason: str) -> None:
+    assert reason in llama_cpp._reason(log, LINUX)
+
+
 def test_a_failed_build_leaves_its_reason_and_the_command_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = "lots\nCMake Error at CMakeLists.txt:3: no CUDA here\nmore\nERROR: Failed building wheel"
+    output = "lots\nCMake Error at CMakeLists.txt:3:\n  no CUDA here\n\nERROR: Failed building wheel"
     commands = fake_build(monkeypatch, LINUX, lambda env: (1, output))
     build = build_llama_cpp(place(tmp_path), "llama-cpp-python==1", "cuda")
     assert build == read_build(tmp_path) and not build.ok and build.backend == "cuda"

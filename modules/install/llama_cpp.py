@@ -22,7 +22,10 @@ RECORD_FILE = "llama_cpp_build.json"
 LOG_FILE = "llama_cpp_build.log"
 MAX_RECORD_BYTES = 2**20
 NAME = re.compile(r"\s*llama[-_.]cpp[-_.]python\b", re.IGNORECASE)
-_FAULT = re.compile(r"error|not found|could not find|no matching|killed|denied|no space|unsupported", re.IGNORECASE)
+# In the order in which they explain most; CMake's own says it in the lines below.
+_FAULTS = (re.compile(r"CMake Error[^\n]*\n+(.+?)\n\s*(?:\n|Call Stack)", re.DOTALL),
+           re.compile(r"([^\n]*(?:fatal error:|\berror: (?!subprocess-exited)|Killed|No space left|cannot allocate)[^\n]*)"),
+           re.compile(r"(ERROR: [^\n]*)"))
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ def _try(place: Place, requirement: str, choice: Choice, tools: Tools, *, replac
     status = run_visibly(command, title="llama-cpp-python", log=log, env={**os.environ, **variables, "PYTHONUNBUFFERED": "1"})
     reason, failure = choice.why, ""
     if status != 0:
-        failure = tail(log, 40)
-        reason = _reason(failure, tools)
+        failure = tail(log, 60)
+        reason = _reason(tail(log, 2000), tools)
     elif re.search(r"already satisfied: llama[-_]cpp[-_]python", log.read_text(encoding="utf-8", errors="replace")):
         reason = "it was installed already, for a backend that start.py does not know"
     if status == 0:
@@ -141,8 +144,8 @@ def _reason(log: str, tools: Tools) -> str:
     """One sentence for the person from the end of a failed build's output."""
     if not tools.compiler:
         return f"No C++ compiler was found ({no_compiler_advice(tools)})."
-    faults = [line.strip() for line in log.splitlines() if _FAULT.search(line) and "subprocess-exited" not in line]
-    return f"The build failed: {(faults or ['see the log'])[0][:300]}"
+    found = next((match[1] for fault in _FAULTS if (match := fault.search(log))), "see the log")
+    return f"The build failed: {' '.join(found.split())[:300]}."
 
 
 def _cache(backend: str, environ: Mapping[str, str]) -> list[str]:
