@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,20 @@ def test_a_token_of_kv_cache_is_layers_times_heads_times_dimension() -> None:
 
 def test_the_forecast_adds_up() -> None:
     needs = memory.forecast(LLAMA, {"context": 4096, "slots": 2})
-    assert needs.weights_bytes == 5 * GB and needs.kv_bytes == 4096 * 2 * 131_072
+    assert needs.weights_bytes == 5 * GB and needs.kv_bytes == 4096 * 131_072, "slots of a GGUF model share one context"
     assert needs.total_bytes == needs.weights_bytes + needs.kv_bytes + needs.compute_bytes
-    assert memory.forecast(LLAMA, {"context": 4096, "slots": 2, "cells": 4096}).kv_bytes == 4096 * 131_072
+    assert memory.forecast(replace(LLAMA, format="safetensors"), {"context": 4096, "slots": 2}).kv_bytes == 2 * needs.kv_bytes
+    assert memory.forecast(LLAMA, {"context": 4096, "kv_type_k": "q8_0", "kv_type_v": "q8_0"}).kv_bytes < needs.kv_bytes
+    hf = replace(LLAMA, format="safetensors")
+    assert memory.forecast(hf, {"dtype": "float32", "quantization": "none"}).weights_bytes == 32_000_000_000
+    assert memory.forecast(hf, {"dtype": "float32", "quantization": "4bit"}).weights_bytes < 5 * GB
     assert memory.forecast(ModelFile("e", "", "echo"), {"context": 4096}).total_bytes == 0
 
 
 def test_only_options_that_the_loader_has_are_chosen() -> None:
     assert memory.default_options(LLAMA, spec(), 64 * GB, 0) == {}
     chosen = memory.default_options(LLAMA, spec(context=4096, slots=1, gpu_layers=0, threads=0), 64 * GB, 0)
-    assert chosen == {"context": 16_384, "gpu_layers": 0, "threads": memory.physical_cores()}
+    assert chosen == {"context": 16_384, "threads": memory.physical_cores()}
 
 
 def test_the_context_is_what_was_trained_or_fits() -> None:
@@ -58,13 +63,14 @@ def test_the_chosen_options_are_within_their_bounds(free: int, vram: int, slots:
     chosen = memory.default_options(file, spec(context=0, slots=slots, gpu_layers=0), free, vram)
     assert chosen["context"] % 256 == 0 and 256 <= chosen["context"] <= 16_384
     assert chosen["context"] <= max(trained, 256) or not trained
-    assert 0 <= chosen["gpu_layers"] <= layers + 1
+    assert ("gpu_layers" in chosen) == bool(vram)
+    assert 0 <= chosen.get("gpu_layers", 0) <= layers + 1
 
 
 def test_layers_go_to_the_gpu_as_far_as_they_fit() -> None:
     chosen = [memory.default_options(LLAMA, spec(context=4096, gpu_layers=0), 64 * GB, vram)["gpu_layers"]
-              for vram in (0, 2 * GB, 4 * GB, 80 * GB)]
-    assert chosen[0] == 0 and 0 < chosen[1] < chosen[2] < 33 and chosen[3] == 33
+              for vram in (1 * GB, 3 * GB, 5 * GB, 80 * GB)]
+    assert 0 <= chosen[0] < chosen[1] < chosen[2] < 33 and chosen[3] == 33
 
 
 @pytest.mark.parametrize(("limit", "used", "expected"), [

@@ -23,6 +23,9 @@ VRAM_RESERVE_BYTES = 512 << 20    # the backend's own context and the desktop
 CACHE_BYTES: dict[str, float] = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
                                  "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32}
 
+# bytes a weight in the number formats that a loader can bring weights into; scales are counted with the quantized ones
+WEIGHT_BYTES: dict[str, float] = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1.1, "4bit": 0.6}
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -37,20 +40,33 @@ class Forecast:
         return self.weights_bytes + self.kv_bytes + self.compute_bytes
 
 
-def kv_bytes_per_token(file: ModelFile, cache_type_k: str = "f16", cache_type_v: str = "f16") -> float:
+def kv_bytes_per_token(file: ModelFile, kv_type_k: str = "f16", kv_type_v: str = "f16") -> float:
     """Keys and values of one token in all layers; an upper bound for models whose layers see only a window."""
     elements = file.layers * file.kv_heads * file.head_dim
     if not elements:
         return UNKNOWN_KV_BYTES if file.format != "echo" else 0
-    return elements * (CACHE_BYTES.get(cache_type_k, 2) + CACHE_BYTES.get(cache_type_v, 2))
+    return elements * (CACHE_BYTES.get(kv_type_k, 2) + CACHE_BYTES.get(kv_type_v, 2))
 
 
 def forecast(file: ModelFile, options: Mapping[str, Any]) -> Forecast:
-    """What `file` needs with these load options: `context` tokens for each of `slots`, or `cells` in all."""
+    """What `file` needs with these load options, when every slot's context is full."""
     context = int(options.get("context") or min(file.trained_context or LARGEST_DEFAULT_CONTEXT, LARGEST_DEFAULT_CONTEXT))
-    cells = int(options.get("cells") or context * int(options.get("slots") or 1))
-    per_token = kv_bytes_per_token(file, str(options.get("cache_type_k", "f16")), str(options.get("cache_type_v", "f16")))
-    return Forecast(file.size_bytes, int(per_token * cells), _compute_bytes(file))
+    return Forecast(_weights_bytes(file, options), int(_context_bytes(file, options) * context), _compute_bytes(file))
+
+
+def _weights_bytes(file: ModelFile, options: Mapping[str, Any]) -> int:
+    """The file's size, but for loaders that change the number format while they load."""
+    for option in ("quantization", "dtype"):
+        each = WEIGHT_BYTES.get(str(options.get(option)))
+        if each is not None and file.format == "safetensors":
+            return int(file.n_params * each)
+    return file.size_bytes
+
+
+def _context_bytes(file: ModelFile, options: Mapping[str, Any]) -> float:
+    """KV bytes for each token of the option `context`: llama.cpp's slots share one context, others have one each."""
+    types = [str(options.get(f"kv_type_{which}") or options.get(f"cache_type_{which}") or "f16") for which in "kv"]
+    return kv_bytes_per_token(file, *types) * (1 if file.format == "gguf" else max(1, int(options.get("slots") or 1)))
 
 
 def _compute_bytes(file: ModelFile) -> int:
@@ -60,12 +76,13 @@ def _compute_bytes(file: ModelFile) -> int:
 
 def default_options(file: ModelFile, spec: LoaderSpec, free_ram: int, free_vram: int) -> dict[str, Any]:
     """Options that fit this machine, only those the loader has: the largest context up to 16k that fits, as many layers on the
-    GPU as fit with it, a thread for each physical core."""
+    GPU as fit with it, a thread for each physical core. Without a known free_vram the loader's own choice of layers stays: there
+    may be a GPU that nvidia-smi does not see."""
     options: dict[str, Any] = {}
     knobs = spec.options
     if "context" in knobs:
         options["context"] = _within(knobs["context"], _fitting_context(file, spec, max(free_ram, free_vram)))
-    if "gpu_layers" in knobs:
+    if "gpu_layers" in knobs and free_vram:
         needs = forecast(file, {name: knob.default for name, knob in knobs.items()} | options)
         options["gpu_layers"] = _within(knobs["gpu_layers"], _fitting_layers(file, needs, free_vram))
     if "threads" in knobs:
@@ -81,18 +98,14 @@ def _within(knob: Any, value: int) -> int:
 def _fitting_context(file: ModelFile, spec: LoaderSpec, free_bytes: int) -> int:
     """Tokens, a multiple of 256 and at least 512, or 256 for a model trained on less."""
     wanted = min(file.trained_context or LARGEST_DEFAULT_CONTEXT, LARGEST_DEFAULT_CONTEXT)
-    defaults = {name: knob.default for name, knob in spec.options.items()}
-    per_token = kv_bytes_per_token(file, str(defaults.get("cache_type_k", "f16")), str(defaults.get("cache_type_v", "f16")))
-    slots = max(1, int(defaults.get("slots") or 1))
+    each = _context_bytes(file, {name: knob.default for name, knob in spec.options.items()})
     room = USABLE * free_bytes - RESERVE_BYTES - file.size_bytes - _compute_bytes(file)
-    fits = int(room / (per_token * slots)) if per_token else wanted
+    fits = int(room / each) if each else wanted
     return max(min(wanted, fits) // CONTEXT_STEP * CONTEXT_STEP, SMALLEST_CONTEXT if wanted >= SMALLEST_CONTEXT else CONTEXT_STEP)
 
 
 def _fitting_layers(file: ModelFile, needs: Forecast, free_vram: int) -> int:
     """How many layers' weights and KV cache the GPU holds; the output layer counts as one more."""
-    if not free_vram or not file.layers:
-        return 0
     each = (needs.weights_bytes + needs.kv_bytes) / (file.layers + 1)
     room = USABLE * free_vram - VRAM_RESERVE_BYTES - needs.compute_bytes
     return max(0, min(file.layers + 1, int(room / each))) if each else file.layers + 1
