@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,7 +100,7 @@ class FakeChats:
         return self.reply(session, chat, user.id, user=user)
 
     def reply(self, session: str, chat: str, under: int | None, *, user: Node | None = None, text: str = "") -> TurnDone:
-        run = FakeRun(f"run{next(self._ids)}")
+        run = FakeRun(secrets.token_hex(6))
         self.runs[run.id] = run
         node = self.add(chat, under, "assistant", text, status="streaming", run=run.id)
         self.sessions[session] = chat, node.id

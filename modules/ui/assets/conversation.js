@@ -60,6 +60,7 @@ export class Conversation extends EventTarget {
     const views = answer.messages.map((facts) => new MessageView(facts, this.actions));
     this.views.push(...views);
     this.list.append(...views.map((view) => view.element));
+    measureOnce(views);
     for (const view of views) if (view.isLive) this.followRun(view);
     this.changed();
     if (wasOther || keep < 0) this.scroll.follow(true);
@@ -96,6 +97,7 @@ export class Conversation extends EventTarget {
         this.list.prepend(...views.map((view) => view.element));
       });
       this.views.unshift(...views);
+      measureOnce(views);
     });
     this.isLoading = false;
   }
@@ -209,6 +211,13 @@ export class Conversation extends EventTarget {
   async open(conversation) {
     return attempt(async () => this.take(await post("open", { conversation })));
   }
+}
+
+/** Lay each message out once in full; after that the browser may skip those out of sight, because it remembers their height. */
+function measureOnce(views) {
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    for (const view of views) view.element.classList.add("measured");
+  }));
 }
 
 function jumpToFootnote(event) {
