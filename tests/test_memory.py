@@ -63,7 +63,7 @@ def test_the_chosen_options_are_within_their_bounds(free: int, vram: int, slots:
     chosen = memory.default_options(file, spec(context=0, slots=slots, gpu_layers=0), free, vram)
     assert chosen["context"] % 256 == 0 and 256 <= chosen["context"] <= 16_384
     assert chosen["context"] <= max(trained, 256) or not trained
-    assert ("gpu_layers" in chosen) == bool(vram)
+    assert ("gpu_layers" in chosen) == bool(vram and layers)
     assert 0 <= chosen.get("gpu_layers", 0) <= layers + 1
 
 

@@ -76,13 +76,13 @@ def _compute_bytes(file: ModelFile) -> int:
 
 def default_options(file: ModelFile, spec: LoaderSpec, free_ram: int, free_vram: int) -> dict[str, Any]:
     """Options that fit this machine, only those the loader has: the largest context up to 16k that fits, as many layers on the
-    GPU as fit with it, a thread for each physical core. Without a known free_vram the loader's own choice of layers stays: there
-    may be a GPU that nvidia-smi does not see."""
+    GPU as fit with it, a thread for each physical core. Where the memory or the number of
+    layers is unknown the loader's own choice stays: there may be a GPU that nvidia-smi does not see."""
     options: dict[str, Any] = {}
     knobs = spec.options
     if "context" in knobs:
         options["context"] = _within(knobs["context"], _fitting_context(file, spec, max(free_ram, free_vram)))
-    if "gpu_layers" in knobs and free_vram:
+    if "gpu_layers" in knobs and free_vram and file.layers:
         needs = forecast(file, {name: knob.default for name, knob in knobs.items()} | options)
         options["gpu_layers"] = _within(knobs["gpu_layers"], _fitting_layers(file, needs, free_vram))
     if "threads" in knobs:
