@@ -187,7 +187,7 @@ class LlamaCpp:
         if filling is None:
             return decoding, None, 0
         done = len(filling.seq.tokens)
-        n = min(self._pace.chunk(len(decoding)), filling.n_to_prefill, context.capacity - context.n)
+        n = self._pace.chunk(len(decoding), filling.n_to_prefill)
         ids = filling.prompt[done:done + n]
         cells.extend(filling.seq, ids)
         context.add_chunk(ids, done, filling.seq.id)

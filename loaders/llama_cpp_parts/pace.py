@@ -9,6 +9,10 @@ ALONE_SECONDS = 0.35
 BESIDE_STEPS = 2.2
 BESIDE_SECONDS = 0.14
 SMOOTHING = 0.25
+# On the CPU, flash attention computes batches of 64 and more with one kernel, smaller ones with another, and matrix products
+# single tokens with a third; within each, results are equal to the bit however a prompt is cut. So a prompt's pieces stay in one
+# of these classes, and a prompt computed alone gives equal logits whatever the machine's speed was at that moment.
+LARGE, SMALL = 64, 2
 
 
 class Pace:
@@ -21,13 +25,13 @@ class Pace:
         self._alone = min(float(largest), max(8.0, ALONE_SECONDS / 2 / self._decode[1]))
         self._beside = 4.0
 
-    def chunk(self, n_decoding: int) -> int:
-        """Prompt tokens for the next step beside `n_decoding` tokens of other runs: at least 1.
-
-        From 64 on it is a multiple of 32: kernels work in blocks, and equal runs are then cut equally more often.
-        """
-        size = int(self._beside if n_decoding else self._alone)
-        return max(1, size - size % 32 if size >= 64 else size)
+    def chunk(self, n_decoding: int, n_left: int) -> int:
+        """How many of a prompt's `n_left` tokens to evaluate beside `n_decoding` tokens of other runs: at least 1."""
+        size = max(SMALL, int(self._beside if n_decoding else self._alone))
+        least = LARGE if size >= LARGE else SMALL
+        if n_left - size < least:  # the rest would fall into another class: take all, or leave enough
+            size = n_left if n_left < 2 * least or n_left <= size else n_left - least
+        return min(size, self._largest)
 
     def decoded(self, n_decoding: int, seconds: float) -> None:
         """A step without prompt tokens took this long."""
@@ -46,7 +50,7 @@ class Pace:
     def _next(self, size: float, n_tokens: int, ratio: float, *, growth: float) -> float:
         """The next size after n_tokens took aim / ratio; a prompt's short last chunk may only lower it."""
         wanted = n_tokens * min(max(ratio, 0.5), growth)
-        if n_tokens < int(size) - 32 and wanted > size:
+        if n_tokens < int(size) // 2 and wanted > size:
             return size
         return min(max(wanted, 1.0), float(self._largest))
 
