@@ -1,4 +1,4 @@
-"""The Chat tab: the list of chats at the left, the open chat, and whom the model plays."""
+"""The Chat tab: the open chat, and whom the model plays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from ..core.errors import AppError
-from .chat_view import ChatListView, ChatView
+from .chat_view import ChatView
 from .page_frame import Page
 
 NOBODY = "No character"
@@ -16,7 +16,7 @@ REDRAW = "() => { window.colloquyChat && window.colloquyChat.load(); }"
 
 
 class ChatTab:
-    """The scripts draw list and chat; Gradio draws the form of character, persona and system prompt."""
+    """The script draws the chat; Gradio draws the form of character, persona and system prompt."""
 
     TITLE = "Chat"
 
@@ -24,8 +24,6 @@ class ChatTab:
         self._page = page
 
     def build(self) -> None:
-        with gr.Sidebar(position="left", open=True, width=280, label="Chats", elem_id="chats"):
-            ChatListView(elem_id="chat-list")
         self._about = gr.Textbox(interactive=False, visible=False, show_label=False, lines=1, max_lines=3, elem_id="model-line")
         ChatView(elem_id="chat-view")
 

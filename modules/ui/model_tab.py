@@ -17,6 +17,7 @@ from .widgets import read, widget
 
 PROGRESS_SECONDS = 0.2
 COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "Note")
+COLUMN_WIDTHS = ("240px", "110px", "100px", "110px", "130px", "90px", "120px", "420px")  # a phone scrolls sideways
 
 
 class ModelTab:
@@ -37,8 +38,8 @@ class ModelTab:
             self._unload = gr.Button("Unload", size="sm", scale=1, min_width=80, elem_id="model-unload")
         self._problem = gr.Textbox(label="Why GGUF models cannot be loaded", interactive=False, visible=False, lines=2,
                                    max_lines=8)
-        self._table = gr.Dataframe(headers=list(COLUMNS), datatype="str", interactive=False, wrap=True, elem_id="model-table",
-                                   label="Models", max_height=320, value=[])
+        self._table = gr.Dataframe(headers=list(COLUMNS), datatype="str", interactive=False, elem_id="model-table",
+                                   label="Models", max_height=320, value=[], column_widths=list(COLUMN_WIDTHS))
         self._empty = gr.Textbox(interactive=False, visible=False, show_label=False, lines=2)
         with gr.Row():
             self._model = gr.Dropdown(label="Model", choices=[], interactive=True, scale=4, min_width=200,

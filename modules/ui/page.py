@@ -12,11 +12,17 @@ import gradio as gr
 
 from ..core.errors import AppError
 from . import chat_tab, model_tab, notebook_tab
+from .chat_view import ChatListView
 from .page_frame import SESSION_JS, Page, Tab
 from .page_services import PageServices
 from .panel import Panel
 from .theme import HEAD, THEME
 
+# On a wide screen the list of chats is open from the start; on a phone it would hide the chat.
+OPEN_LIST_JS = """() => {
+  const toggle = document.querySelector("#chats .toggle-button");
+  if (toggle && innerWidth >= 900 && !document.querySelector("#chats.open, #chats .open")) toggle.click();
+}"""
 TABS: tuple[Any, ...] = (chat_tab.ChatTab, notebook_tab.NotebookTab, model_tab.ModelTab)
 
 
@@ -26,6 +32,8 @@ def make_page(services: PageServices) -> gr.Blocks:
         session = gr.Textbox(visible=False, elem_id="session-id")
         panel = Panel(services)
         page = Page(services, session, panel)
+        with gr.Sidebar(position="left", open=False, width=280, label="Chats", elem_id="chats"):
+            ChatListView(elem_id="chat-list")
         gr.Markdown("# Colloquy", elem_id="app-title")
         tabs: list[Tab] = []
         with gr.Tabs(elem_id="tabs"):
@@ -45,6 +53,7 @@ def make_page(services: PageServices) -> gr.Blocks:
                 page.fills.append((tab.outputs, tab.state))
         panel.wire(session)
         _fill_on_load(blocks, page)
+        blocks.load(None, None, None, js=OPEN_LIST_JS)
     # A page has many independent small events; the model has its own queue.
     blocks.queue(default_concurrency_limit=None)
     return blocks
