@@ -102,6 +102,12 @@ async def test_outer_white_space_belongs_to_the_span_only_where_the_template_kee
     assert texts(await build(renderer, TRIMMING, messages)) == [(0, "q"), (1, "a")]
 
 
+async def test_a_message_of_every_private_character_is_still_found(renderer: TemplateRenderer) -> None:
+    hostile = "".join(chr(code) for code in range(0xF0000, 0xFFFFE))
+    rendered = await build(renderer, CHATML_TEMPLATE, [message("user", hostile), message("assistant", "hi")])
+    assert texts(rendered) == [(0, hostile), (1, "hi")]
+
+
 async def test_a_continued_reply_ends_the_text(renderer: TemplateRenderer) -> None:
     messages = [message("user", "go"), message("assistant", "Once upon ")]
     rendered = await build(renderer, CHATML_TEMPLATE, messages, add_generation_prompt=False, continue_final_message=True)

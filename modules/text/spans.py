@@ -16,6 +16,7 @@ from .template import TemplateRefused, TemplateRenderer
 
 GLUE = -1
 _FIRST_MARK, _LAST_MARK = 0xF0000, 0xFFFF0  # private use, plane 15; the renderer keeps the last ones for itself
+_PRIVATE = re.compile(f"[{chr(_FIRST_MARK)}-{chr(_LAST_MARK)}]")
 SpanField = Literal["glue", "content", "reasoning", "name"]
 
 
@@ -97,13 +98,13 @@ class _Marks:
 
     def __init__(self, fields: Sequence[Field], template: str) -> None:
         self.fields = fields
-        used = {ord(char) for char in set(template).union(*(field.text for field in fields)) if ord(char) >= _FIRST_MARK}
         first = _FIRST_MARK
-        while any(first <= code < first + 2 * len(fields) for code in used):
-            first = next(code for code in sorted(used) if code >= first) + 1
-        self.first = first
-        self.n_marked = len(fields) if first + 2 * len(fields) <= _LAST_MARK else 0
-        self.pattern = re.compile(f"[{chr(first)}-{chr(first + 2 * max(self.n_marked, 1) - 1)}]")
+        for char in sorted(set(_PRIVATE.findall("".join((template, *(field.text for field in fields)))))):
+            first = ord(char) + 1 if first <= ord(char) < first + 2 * len(fields) else first
+        there_is_room = first + 2 * len(fields) <= _LAST_MARK
+        self.first = first if there_is_room else _FIRST_MARK
+        self.n_marked = len(fields) if there_is_room else 0
+        self.pattern = re.compile(f"[{chr(self.first)}-{chr(self.first + 2 * max(self.n_marked, 1) - 1)}]")
 
     def around(self, n: int, text: str) -> str:
         field = self.fields[n]
