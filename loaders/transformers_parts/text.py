@@ -75,6 +75,7 @@ class TokenText:
         self._strips_space = self.tokenize("a", control=False)[:1] != [] and self._piece_of("a").startswith(b" ")
 
     def tokenize(self, text: str, *, control: bool) -> list[int]:
+        text = text.encode("utf-8", "replace").decode()  # JSON can carry half a surrogate pair, which no tokenizer takes
         if control:
             return list(self._with_control.encode(text, add_special_tokens=False).ids)
         ids = list(self._plain.encode(text, add_special_tokens=False).ids)
