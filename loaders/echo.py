@@ -54,7 +54,7 @@ def encode(text: str, *, control: bool) -> list[int]:
         if control and part in CONTROL_IDS:
             ids.append(CONTROL_IDS[part])
         else:
-            ids.extend(map(_piece_id, _PIECE.findall(part.encode("utf-8", "replace"))))
+            ids.extend(map(_piece_id, _PIECE.findall(part.encode())))
     return ids
 
 

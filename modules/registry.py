@@ -25,7 +25,8 @@ class Found:
 def look(package: str = "loaders") -> Found:
     """Imports every file of the loaders' folder, cheaply: a loader imports its backend inside load().
 
-    A folder, a file without a SPEC, or one whose name begins with an underscore is no loader. One that fails to import is broken, not fatal.
+    A folder, a file without a SPEC, or one whose name begins with an underscore is no loader. One that fails to import is broken,
+    not fatal.
     """
     found = Found()
     for module_info in pkgutil.iter_modules(importlib.import_module(package).__path__):
@@ -63,7 +64,7 @@ def missing(spec: LoaderSpec) -> list[str]:
 def choose(file: ModelFile) -> LoaderSpec:
     """The installed loader that suits the file best; raises LoadFailed saying why there is none."""
     found = look()
-    scored = sorted(((spec.accepts(file), spec.name) for spec in found.specs.values()), reverse=True)
+    scored = sorted(((_score(spec, file), spec.name) for spec in found.specs.values()), reverse=True)
     suited = [found.specs[name] for score, name in scored if score > 0]
     for spec in suited:
         if not missing(spec):
@@ -74,6 +75,14 @@ def choose(file: ModelFile) -> LoaderSpec:
     reason = file.problem or f"Its format is {file.format}"
     raise LoadFailed(f"No loader can load {file.name}. {reason.rstrip('.')}; there are loaders for other formats: "
                      f"{', '.join(sorted(found.specs)) or 'none'}.{broken}", param="loader")
+
+
+def _score(spec: LoaderSpec, file: ModelFile) -> float:
+    try:
+        return spec.accepts(file)
+    except Exception:  # noqa: BLE001 - one stranger's loader must not hide the others
+        _log.exception("The loader %s stumbled over %s; it is passed over.", spec.name, file.name)
+        return 0.0
 
 
 def _is_installed(name: str) -> bool:

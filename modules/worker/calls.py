@@ -23,7 +23,8 @@ def answer(loader: Loader, call: Call) -> Answer:
 
 def _tokenize(loader: Loader, call: Call) -> Answer:
     """All ids in a row; the shape is the length of each piece."""
-    pieces = [loader.tokenize(text, control=control) for text, control in call.args]
+    # JSON can carry a lone surrogate, which no tokenizer takes: it becomes a question mark.
+    pieces = [loader.tokenize(text.encode("utf-8", "replace").decode(), control=control) for text, control in call.args]
     return Answer(call.id, b"".join(map(pack_ids, pieces)), tuple(map(len, pieces)))
 
 

@@ -17,15 +17,15 @@ _FAULT = "The model's file or its library has a fault; the end of the log says m
 
 def cause_of(exit_code: int) -> tuple[str, str]:
     """How the process ended, and what to do next, from its exit code (negative: minus the signal's number)."""
+    unsigned = exit_code & 0xFFFFFFFF
+    if unsigned in _WINDOWS:
+        return f"was ended by {_WINDOWS[unsigned]} (0x{unsigned:08X})", _FAULT
     if exit_code < 0:
         try:
             name = signal.Signals(-exit_code).name
         except ValueError:
             name = f"signal {-exit_code}"
         return f"was killed by {name}", _STEPS.get(name, _FAULT)
-    unsigned = exit_code & 0xFFFFFFFF
-    if unsigned in _WINDOWS:
-        return f"was ended by {_WINDOWS[unsigned]} (0x{unsigned:08X})", _FAULT
     return f"ended with exit code {exit_code}", "The end of the log says why. Load it again, or try another loader."
 
 

@@ -10,7 +10,7 @@ from modules.core.loader import Loader, Prefilled, RunFailed, Token
 from modules.core.params import GenerationParams
 
 MAX_STEPS = 20_000
-GREEDY = GenerationParams(temperature=0.0, max_tokens=24)
+GREEDY = GenerationParams(temperature=0.0, max_tokens=16)
 STORY = "Once upon a time there was a little girl who lived near the sea"
 
 

@@ -12,7 +12,7 @@ from modules.core.params import GenerationParams
 from tests.contract.play import GREEDY, Stage, prompt_of
 
 Name = Callable[..., str]
-HOT = GenerationParams(temperature=1.5, max_tokens=12)
+HOT = GenerationParams(temperature=1.5, max_tokens=8)
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +23,10 @@ def reuses(loader: Loader) -> Iterator[None]:
 
 
 def test_each_later_turn_evaluates_only_what_is_new_and_one_more(stage: Stage, fresh: Name) -> None:
-    """Twelve turns at temperature 1.5, whose text tokenized again would seldom give the sampled ids."""
+    """Six turns at temperature 1.5, whose text tokenized again would seldom give the sampled ids."""
     key, ids = fresh("chat"), prompt_of(stage.loader)
     new = prompt_of(stage.loader, "\nuser\nWhat is the name of the town?\nassistant\n")
-    for turn in range(12):
+    for turn in range(6):
         played = stage.alone(fresh(), ids, dataclasses.replace(HOT, seed=turn), key)
         if turn:
             assert played.evaluated <= len(new) + 1, f"turn {turn}"
@@ -85,8 +85,8 @@ def test_two_live_runs_of_one_chat_do_not_share_a_tail(stage: Stage, fresh: Name
 def test_more_chats_than_slots_stay_right(stage: Stage, fresh: Name) -> None:
     """Prefixes are evicted; what is written never changes by it."""
     loader = stage.loader
-    texts = [f"Numbers: {n} {n + 1}. Quotes" for n in range(loader.facts.slots * 2 + 1)]
-    prompts = [prompt_of(loader, text, n_tokens=150) for text in texts]
+    texts = [f"Numbers: {n} {n + 1}. Quotes" for n in range(loader.facts.slots + 2)]
+    prompts = [prompt_of(loader, text, n_tokens=60) for text in texts]
     right = [stage.alone(fresh(), prompt).ids for prompt in prompts]
     keys = [fresh("chat") for _ in prompts]
     for _ in range(2):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from modules.core.errors import BadRequest, LoadFailed
 from modules.core.loader import Loader, LoaderSpec, Prefilled, RunFailed, Token
@@ -42,12 +43,15 @@ class Heard:
         return [event.id for event in self.events if isinstance(event, Token)]
 
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # one worker for all tests: a backend takes seconds to import
 Options = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
-async def client(spec: LoaderSpec, path: Path, options: Options, tmp_path: Path) -> AsyncIterator[WorkerClient]:
-    client = await WorkerClient.start(loader=spec.name, path=str(path), options=options(), log_path=tmp_path / "log",
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(spec: LoaderSpec, path: Path, options: Options,
+                 tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WorkerClient]:
+    log = tmp_path_factory.mktemp("worker") / "log"
+    client = await WorkerClient.start(loader=spec.name, path=str(path), options=options(), log_path=log,
                                       on_progress=lambda fraction, what: None)
     yield client
     await client.close()
@@ -59,6 +63,7 @@ async def test_runs_in_a_worker_write_what_they_write_alone(client: WorkerClient
     prompts = [prompt_of(loader, text) for text in texts]
     right = [Stage(loader).alone(f"alone {n}", prompt).ids for n, prompt in enumerate(prompts)]
     assert client.facts == loader.facts or client.facts.vocab_size == loader.facts.vocab_size
+    assert await client.tokenize([("a\ud800b", False)]), "JSON can carry a lone surrogate; no tokenizer can"
     assert await client.tokenize([(text, False) for text in texts]) == [loader.tokenize(text, control=False) for text in texts]
     heard = [Heard() for _ in prompts]
     for n, prompt in enumerate(prompts):
@@ -72,7 +77,7 @@ async def test_runs_in_a_worker_write_what_they_write_alone(client: WorkerClient
 
 
 async def test_a_cancel_in_prefill_and_in_decode_is_obeyed(client: WorkerClient, loader: Loader) -> None:
-    prompt = prompt_of(loader, n_tokens=900)
+    prompt = prompt_of(loader, n_tokens=500)
     for n_wanted in (0, 3):
         heard, params = Heard(), dataclasses.replace(GREEDY, max_tokens=0, ban_eos=True)
         client.add(f"run {n_wanted}", prompt, params, "key", heard)

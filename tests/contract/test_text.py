@@ -43,11 +43,6 @@ def test_no_text_has_no_tokens(loader: Loader) -> None:
     assert loader.detokenize([]) == b""
 
 
-def test_a_lone_surrogate_does_not_stop_the_loader(loader: Loader) -> None:
-    """JSON can carry one; no tokenizer can."""
-    assert loader.tokenize("a\ud800b", control=False)
-
-
 def test_control_tokens_in_content_stay_text(loader: Loader) -> None:
     control = set(loader.facts.special_tokens)
     for spelling in loader.facts.special_tokens.values():
@@ -63,10 +58,10 @@ def test_control_tokens_are_recognised_where_told(loader: Loader) -> None:
         assert loader.detokenize([id_]).decode() == spelling
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_no_character_is_ever_broken(stage: Stage, fresh: Name, seed: int) -> None:
     """At a high temperature a model writes bytes of characters at random: what comes is what its bytes say."""
-    params = GenerationParams(temperature=1.8, seed=seed, max_tokens=120)
+    params = GenerationParams(temperature=1.8, seed=seed, max_tokens=40)
     played = stage.alone(fresh(), prompt_of(stage.loader), params)
     ids = played.ids[:-1] if played.finish == "stop" else played.ids
     assert played.text == whole(stage.loader.detokenize(ids))
@@ -74,7 +69,7 @@ def test_no_character_is_ever_broken(stage: Stage, fresh: Name, seed: int) -> No
         token.text.encode()  # no half of a surrogate pair
 
 
-@pytest.mark.parametrize("n", range(1, 30))
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 13])
 def test_a_cut_in_a_character_drops_its_half(stage: Stage, fresh: Name, n: int) -> None:
     params = GenerationParams(temperature=1.0, seed=n, max_tokens=n)
     played = stage.alone(fresh(), prompt_of(stage.loader, "今日は天気がいいです。🙂"), params)
@@ -83,8 +78,10 @@ def test_a_cut_in_a_character_drops_its_half(stage: Stage, fresh: Name, n: int) 
 
 
 def test_an_end_of_generation_token_has_no_text(stage: Stage, fresh: Name) -> None:
-    for seed in range(20):
-        played = stage.alone(fresh(), prompt_of(stage.loader), GenerationParams(temperature=2.0, seed=seed, max_tokens=60))
+    likely = dict.fromkeys(stage.loader.facts.eog_ids, 6.0)
+    for seed in range(4):
+        params = GenerationParams(temperature=1.5, seed=seed, max_tokens=16, logit_bias=likely)
+        played = stage.alone(fresh(), prompt_of(stage.loader), params)
         if played.finish == "stop":
             assert played.ids[-1] in stage.loader.facts.eog_ids and not played.tokens[-1].text
             assert not set(played.ids[:-1]) & set(stage.loader.facts.eog_ids)
