@@ -21,6 +21,7 @@ from modules.guard.hosts import HostRules, host_name, is_same_origin
 HERE = "http://127.0.0.1:7860"
 EVIL = "https://evil.example"
 PAGE = "https://page.example"
+HOST = {"host": "127.0.0.1:7860"}  # which the test client sets for requests only
 GRADIOS = {"access-control-allow-origin": EVIL, "access-control-allow-credentials": "true"}
 
 
@@ -125,7 +126,7 @@ def test_another_sites_page_cannot_post(client: TestClient, path: str, headers: 
 
 @pytest.mark.parametrize("headers", UNSAFE)
 def test_another_sites_page_cannot_open_a_websocket(client: TestClient, headers: dict[str, str]) -> None:
-    with pytest.raises(WebSocketDisconnect) as caught, client.websocket_connect("/ui-api/run", headers=headers):
+    with pytest.raises(WebSocketDisconnect) as caught, client.websocket_connect("/ui-api/run", headers=HOST | headers):
         pass
     assert caught.value.code == 1008
 
@@ -140,7 +141,7 @@ def test_a_websocket_of_a_wrong_host_is_refused(client: TestClient) -> None:
                                      {"sec-fetch-site": "none"}, {"origin": "null", "sec-fetch-site": "same-origin"}])
 def test_our_own_page_and_programs_that_are_no_browsers_pass(client: TestClient, headers: dict[str, str]) -> None:
     assert client.post("/ui-api/send", headers=headers, content=b"x" * 10).text == "read 10"
-    with client.websocket_connect("/ui-api/run", headers={"host": "127.0.0.1:7860", **headers}) as socket:
+    with client.websocket_connect("/ui-api/run", headers=HOST | headers) as socket:
         socket.send_text("hello")
         assert socket.receive_text() == "hello"
 
@@ -180,7 +181,10 @@ def test_gradios_cors_headers_are_stripped_and_only_named_origins_read_the_api(c
     answer = client.post("/v1/completions", headers={"origin": PAGE, "sec-fetch-site": "cross-site"})
     assert answer.headers["access-control-allow-origin"] == PAGE and "Origin" in answer.headers["vary"]
     assert "access-control-allow-credentials" not in answer.headers
-    assert client.post("/ui-api/send", headers={"origin": PAGE}).status_code == 403, "the page's own routes stay its own"
+    for path in ("/ui-api/send", "/v1evil", "/"):
+        assert client.post(path, headers={"origin": PAGE}).status_code == 403, "the page's own routes stay its own"
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/realtime", headers=HOST | {"origin": PAGE}):
+        pass
 
 
 def test_a_preflight_is_answered_for_named_origins_only(client: TestClient) -> None:
