@@ -12,8 +12,14 @@ const parts = {};
 export async function mount(element, part) {
   await style();
   const page = parts.page ??= makePage();
-  element.querySelector(`.colloquy-${part}`).replaceChildren(page[part]);
-  if (part === "chat") page.conversation.scroll.afterChange();
+  const place = element.querySelector(`.colloquy-${part}`);
+  place.replaceChildren(page[part]);
+  if (part === "chat") {
+    fillWindow(place);
+    page.conversation.scroll.afterChange();
+  } else {
+    closeSidebar();
+  }
   await page.loaded;
   window.viewReady = true; // tests wait for it
 }
@@ -27,10 +33,27 @@ function makePage() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && conversation.isStreaming && !event.defaultPrevented) conversation.stop();
   });
+  conversation.addEventListener("opened", closeSidebar);
   const loaded = Promise.all([attempt(() => conversation.load()), chats.load()]);
   // For the page's other parts, such as the choice of a character: begin, open, load.
   window.colloquyChat = conversation;
   return { conversation, chat, chats: chats.element, loaded };
+}
+
+/** The chat reaches from where it begins to the window's end, whatever stands above it. */
+function fillWindow(place) {
+  const fit = () => {
+    const top = place.getBoundingClientRect().top + scrollY;
+    if (place.offsetParent) place.style.height = `calc(100dvh - ${Math.ceil(top)}px - var(--chat-below))`;
+  };
+  addEventListener("resize", fit);
+  new ResizeObserver(fit).observe(place.parentElement); // a line above it came or went, or its tab was opened
+  fit();
+}
+
+/** On a narrow screen the list of chats covers the chat: it goes away once one is chosen. */
+function closeSidebar() {
+  if (innerWidth < 768) document.querySelector(".sidebar.open:has(.colloquy-chats) .toggle-button")?.click();
 }
 
 function style() {

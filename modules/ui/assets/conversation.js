@@ -204,12 +204,19 @@ export class Conversation extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  async begin(character = "") {
-    return attempt(async () => this.take(await post("new", { character })));
+  begin(character = "") {
+    return this.opening("new", { character });
   }
 
-  async open(conversation) {
-    return attempt(async () => this.take(await post("open", { conversation })));
+  open(conversation) {
+    return this.opening("open", { conversation });
+  }
+
+  opening(path, body) {
+    return attempt(async () => {
+      this.take(await post(path, body));
+      this.dispatchEvent(new Event("opened"));
+    });
   }
 }
 
