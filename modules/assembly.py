@@ -21,7 +21,7 @@ from .sessions import Sessions
 from .store.database import Store
 
 log = logging.getLogger("colloquy")
-STARTER = "starter"
+STARTERS = ("starter/starter-Q8_0", "starter")  # the second where llama.cpp is not there
 LAST_MODEL = "last_model"
 NONE = "none"
 BEAT_SECONDS = 10.0
@@ -66,7 +66,7 @@ class Services:
             return
         last = await asyncio.to_thread(self.store.keyvalue.get, LAST_MODEL, None)
         last = last if isinstance(last, dict) else {}
-        names = [asked] if asked else [name for name in (str(last.get("name", "")), STARTER) if name]
+        names = [asked] if asked else [name for name in (str(last.get("name", "")), *STARTERS) if name]
         for name in names:
             saved = last if name == last.get("name") else {}
             try:
@@ -96,7 +96,9 @@ def make_services(settings: Settings, root: Path) -> Services:
     folders = [path if path.is_absolute() else root / path for path in (Path(d).expanduser() for d in settings.models_dir)]
     log_dir = data_dir / "logs"
     log_dir.mkdir(parents=True, exist_ok=True)
-    engine = Engine(Catalog(folders), registry.find_loaders(), log_dir=log_dir, max_models=settings.max_models,
+    # A model named by path at the start may lie anywhere; a request may only name what is in the folders.
+    catalog = Catalog(folders, allowed=[settings.model] if settings.model not in ("", NONE) else [])
+    engine = Engine(catalog, registry.find_loaders(), log_dir=log_dir, max_models=settings.max_models,
                     max_queue=settings.max_queue)
     instance = secrets.token_hex(8)
     sessions = Sessions(store.sessions)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .core.conversation import Node, Status
-from .core.errors import AppError
+from .core.errors import AppError, Conflict, NotFound
 from .core.events import Delta, Event, Failed, Finished, Request, Started, Usage
 from .core.messages import Message, Part, ReasoningPart, TextPart
 from .core.params import GenerationParams
@@ -127,10 +127,12 @@ class Replies:
                 stats=stats, model=facts.model if facts else "", loader=facts.loader if facts else "",
                 quantization=facts.quantization if facts else "", seed=facts.seed if facts else None,
                 keep_from=stream.kept_node())
-        except Exception:
-            log.exception("Saving reply %s failed; its text stays in the journal and is recovered at the next start", node.id)
+        except (NotFound, Conflict) as error:
+            log.info("Reply %d was purged or finished elsewhere while it was written: %s", node.id, error.message)
+        except AppError:
+            log.exception("Saving reply %d failed; its text stays in the journal and is recovered at the next start", node.id)
             await asyncio.to_thread(stream.writer.close, delete=False)
-            raise
+            return
         await asyncio.to_thread(stream.writer.close, delete=True)
         asyncio.get_running_loop().call_later(ORIGIN_SECONDS, self._origins.pop, node.run, None)
 

@@ -67,6 +67,10 @@ class Engine:
             self.on_loaded(held)
         return held
 
+    async def load_log(self) -> str:
+        """The end of the log of the load under way, or of the last one."""
+        return await asyncio.to_thread(self._loading.log_tail)
+
     def cancel_load(self) -> bool:
         """Stop the load under way; False where there is none."""
         return self._loading.cancel()
@@ -160,8 +164,9 @@ class Engine:
         assert task is not None, "a coroutine of an event loop runs in a task"
         run.on_cancel = task.cancel
         try:
-            prompt = await PromptBuilder(self._renderer, held.worker).build(run.request)
-            self._hand_over(run, held, prompt)
+            builder = PromptBuilder(self._renderer, held.worker)
+            prompt = await builder.build(run.request)
+            self._hand_over(run, held, prompt, builder.stops if run.request.messages else ())
             await run.wait()
         except asyncio.CancelledError:
             if run.done:
@@ -174,7 +179,7 @@ class Engine:
             held.used_at = asyncio.get_running_loop().time()
             asyncio.get_running_loop().call_later(KEPT_SECONDS, self._runs.pop, run.id, None)
 
-    def _hand_over(self, run: Run, held: Held, prompt: Prompt) -> None:
+    def _hand_over(self, run: Run, held: Held, prompt: Prompt, stops: tuple[str, ...]) -> None:
         request = run.request
         params = request.params
         honoured = held.spec.params
@@ -185,7 +190,7 @@ class Engine:
                            ignored=tuple(ignored_params(params, honoured)), quantization=held.file.quantization)
 
         inside = held.marks is not None and starts_inside(prompt.text, held.marks)
-        splitter = Splitter(params.stop, held.marks, inside)
+        splitter = Splitter((*params.stop, *stops), held.marks, inside)
         generation = Generation(run, splitter, n_prompt=len(prompt.ids), started=started,
                                 stop_worker=lambda: held.worker.remove(run.id))
         run.on_cancel = generation.cancel

@@ -18,6 +18,8 @@ from ..text.splitter import detect_marks
 from ..worker.client import WorkerClient
 from .models import Held, LoadState, LoadWatch
 
+LOG_BYTES = 4096  # of a log's end, as much as the Model tab shows
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -41,11 +43,20 @@ class Loading:
         self._max_models = max_models
         self._lost = lost
         self._task: asyncio.Task[Held] | None = None
+        self._log: Path | None = None
         self._releases: set[asyncio.Task[None]] = set()
 
     @property
     def busy(self) -> bool:
         return self._task is not None and not self._task.done()
+
+    def log_tail(self) -> str:
+        """The last lines that the newest worker wrote; from any thread."""
+        if self._log is None or not self._log.is_file():
+            return ""
+        with self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - LOG_BYTES))
+            return file.read(LOG_BYTES).decode("utf-8", "replace").partition("\n")[2]
 
     def cancel(self) -> bool:
         if not self.busy or self._task is None:
@@ -84,11 +95,11 @@ class Loading:
             self._watch.set(LoadState("cancelled", file.name, loader, 0.0, "Cancelled"))
             raise
         except AppError as error:
-            self._watch.set(LoadState("failed", file.name, loader, 0.0, error.message, error.log, error))
+            self._watch.set(LoadState("failed", file.name, loader, 0.0, error.message, error))
             raise
         except Exception as error:
             failure = LoadFailed(f"Loading {file.name} failed unexpectedly: {error!r}. Please report this with the log.")
-            self._watch.set(LoadState("failed", file.name, loader, 0.0, failure.message, "", failure))
+            self._watch.set(LoadState("failed", file.name, loader, 0.0, failure.message, failure))
             raise failure from error
         self._watch.set(LoadState("ready", file.name, spec.name, 1.0, "Ready"))
         return held
@@ -150,7 +161,7 @@ class Loading:
         def progress(fraction: float, what: str) -> None:
             self._watch.set(LoadState("loading", file.name, spec.name, fraction, what))
 
-        log = self._log_dir / (re.sub(r"[^A-Za-z0-9._-]+", "-", file.name)[-80:] + ".log")
+        self._log = log = self._log_dir / (re.sub(r"[^A-Za-z0-9._-]+", "-", file.name)[-80:] + ".log")
         worker = await WorkerClient.start(loader=spec.name, path=file.path, options=plan.options, log_path=log,
                                           on_progress=progress)
         facts = worker.facts

@@ -51,7 +51,6 @@ class LoadState:
     loader: str = ""
     fraction: float = 0.0
     what: str = ""
-    log: str = ""
     error: AppError | None = None
 
 

@@ -11,7 +11,7 @@ from ..core.loader import ModelFacts
 from ..core.messages import Message
 from ..text import spans as text_spans
 from ..text.pieces import pieces
-from ..text.template import DEFAULT_TEMPLATE, TemplateRenderer
+from ..text.template import TRANSCRIPT_STOPS, TRANSCRIPT_TEMPLATE, TemplateRenderer, default_template
 from ..text.window import choose_cut
 from ..worker.client import WorkerClient
 
@@ -34,6 +34,16 @@ class PromptBuilder:
         self._worker = worker
 
     @property
+    def template(self) -> str:
+        """The model's own template, else one that its control tokens suit, else a plain transcript."""
+        return self._facts.chat_template or default_template(tuple(self._facts.special_tokens.values()))
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings that the template needs: a plain transcript has no other end of a turn."""
+        return TRANSCRIPT_STOPS if self.template == TRANSCRIPT_TEMPLATE else ()
+
+    @property
     def _facts(self) -> ModelFacts:
         return self._worker.facts
 
@@ -45,6 +55,10 @@ class PromptBuilder:
         first = first_after_system(request.messages)
         keep_from = max(request.keep_from, first)
         ids, text = await self._render(request, keep_from)
+        if keep_from > first and len(ids) < room // 2:
+            # A cut leaves at least half the room filled; with less the context has grown, and older messages fit again.
+            keep_from = first
+            ids, text = await self._render(request, keep_from)
         if len(ids) > room and request.truncate:
             sizes = await self._sizes(request)
             roles = [m.role for m in request.messages[first:]]
@@ -105,13 +119,14 @@ class PromptBuilder:
     async def _render(self, request: Request, keep_from: int) -> tuple[list[int], str]:
         """Ids and text of the system messages and of those from keep_from on."""
         first = first_after_system(request.messages)
+        special = tuple(self._facts.special_tokens.values())
         indices = [*range(first), *range(keep_from, len(request.messages))]
         rendered = await text_spans.build(
-            self._renderer, self._facts.chat_template or DEFAULT_TEMPLATE, [request.messages[i] for i in indices],
-            bos_token=self._facts.bos_text, eos_token=self._facts.eos_text, add_generation_prompt=not request.continue_last,
-            continue_final_message=request.continue_last)
+            self._renderer, self.template, [request.messages[i] for i in indices], bos_token=self._facts.bos_text,
+            eos_token=self._facts.eos_text, add_generation_prompt=not request.continue_last,
+            continue_final_message=request.continue_last, special_texts=special)
         spliced = {place: request.spliced[index] for place, index in enumerate(indices) if request.spliced.get(index)}
-        parts = pieces(rendered, tuple(self._facts.special_tokens.values()), spliced, eog_ids=self._facts.eog_ids)
+        parts = pieces(rendered, special, spliced, eog_ids=self._facts.eog_ids)
         tokenized = iter(await self._worker.tokenize([(p.text, p.control) for p in parts if p.ids is None]))
         ids: list[int] = []
         for part in parts:

@@ -98,11 +98,9 @@ class ModelTab:
             async for update in self._run_load(values):
                 yield update
 
-        loaded = self._load.click(load, inputs, shows, concurrency_limit=None, **quiet)
-        loaded.then(self._page.panel.state, [self._page.session], self._page.panel.outputs, **quiet)
+        self._page.refresh_after.append(self._load.click(load, inputs, shows, concurrency_limit=None, **quiet))
         self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
-        unloaded = self._unload.click(self._run_unload, None, [self._status], **quiet)
-        unloaded.then(self._page.panel.state, [self._page.session], self._page.panel.outputs, **quiet)
+        self._page.refresh_after.append(self._unload.click(self._run_unload, None, [self._status], **quiet))
 
     async def _pick(self, event: gr.SelectData) -> list[Any]:
         name = str(event.row_value[0])
@@ -138,13 +136,13 @@ class ModelTab:
             task = asyncio.ensure_future(self._engine.load(name, loader=loader, options=options))
             while not task.done():
                 await asyncio.wait({task}, timeout=PROGRESS_SECONDS)
-                yield self._progress_row(self._engine.watch.state)
+                yield self._progress_row(self._engine.watch.state, await self._engine.load_log())
             await task
         except Cancelled:
             gr.Info("Loading was cancelled.")
         except AppError as error:
             gr.Warning(error.message)
-        yield self._progress_row(self._engine.watch.state)
+        yield self._progress_row(self._engine.watch.state, await self._engine.load_log())
 
     def _read_options(self, loader: str, values: Mapping[Any, Any]) -> dict[str, Any]:
         """Only the options that differ from their default: what is left alone is fitted to this machine."""
@@ -154,10 +152,10 @@ class ModelTab:
         read_values = {name: read(knob, values[self._options[loader][name]]) for name, knob in spec.options.items()}
         return {name: value for name, value in read_values.items() if value != spec.options[name].default}
 
-    def _progress_row(self, state: LoadState) -> list[Any]:
+    def _progress_row(self, state: LoadState, log: str) -> list[Any]:
         loading = state.status == "loading"
         error = state.error.message if state.error else ""
-        log = state.log or (state.error.log if state.error else "")
+        log = log if loading or error else ""
         return [self._status_text(), gr.update(visible=loading, value=round(100 * state.fraction)),
                 gr.update(visible=loading or bool(error), value=error or f"{state.name}: {state.what}",
                           label="Why it failed" if error else "Loading"),

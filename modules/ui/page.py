@@ -81,3 +81,5 @@ def _fill_on_load(blocks: gr.Blocks, page: Page) -> None:
         return values
 
     blocks.load(fill, [page.session], outputs, js=SESSION_JS, show_progress="hidden", api_visibility="private")
+    for event in page.refresh_after:
+        event.then(fill, [page.session], outputs, show_progress="hidden", api_visibility="private")

@@ -18,12 +18,14 @@ class Page:
     """Handed to each tab while the page is built, on one thread; not changed afterwards.
 
     session: the hidden text box that carries the tab's session id into handlers. fills: (outputs, function of the session id)
-    run once when a page has loaded, because Gradio bakes the values it was built with into every page.
+    run when a page has loaded, because Gradio bakes the values it was built with into every page, and after each event in
+    refresh_after: those that change what all tabs show, such as a load.
     """
 
     services: PageServices
     session: Any
     panel: Panel
+    refresh_after: list[Any] = field(default_factory=list)
     fills: list[tuple[list[Any], Callable[[str], Awaitable[list[Any]]]]] = field(default_factory=list)
 
 
