@@ -133,8 +133,9 @@ def test_another_sites_page_cannot_open_a_websocket(client: TestClient, headers:
 
 def test_a_websocket_of_a_wrong_host_is_refused(client: TestClient) -> None:
     headers = {"host": "evil.example", "origin": "http://evil.example"}
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/ui-api/run", headers=headers):
+    with pytest.raises(WebSocketDisconnect) as caught, client.websocket_connect("/ui-api/run", headers=headers):
         pass
+    assert caught.value.code == 1008
 
 
 @pytest.mark.parametrize("headers", [{}, {"origin": HERE}, {"origin": HERE, "sec-fetch-site": "same-origin"},
@@ -183,8 +184,9 @@ def test_gradios_cors_headers_are_stripped_and_only_named_origins_read_the_api(c
     assert "access-control-allow-credentials" not in answer.headers
     for path in ("/ui-api/send", "/v1evil", "/"):
         assert client.post(path, headers={"origin": PAGE}).status_code == 403, "the page's own routes stay its own"
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/v1/realtime", headers=HOST | {"origin": PAGE}):
+    with pytest.raises(WebSocketDisconnect) as caught, client.websocket_connect("/v1/run", headers=HOST | {"origin": PAGE}):
         pass
+    assert caught.value.code == 1008
 
 
 def test_a_preflight_is_answered_for_named_origins_only(client: TestClient) -> None:

@@ -45,6 +45,8 @@ BELOW_ENGINE = ("modules.text", "modules.sampling", "modules.models", "modules.s
 ENGINE = ("modules.engine", "modules.registry", "modules.worker")
 CHAT = ("modules.chat", "modules.notebook", "modules.replies", "modules.sessions")
 EDGE = (*CHAT, *ENGINE, *BELOW_ENGINE)
+# The routes of the page and what they are cut into: the only files of the page that see requests.
+ROUTES = ("routes", "notebook_routes", "requests", "static_files")
 
 # The longest name that fits a file decides. `starter` is in no row: nothing imports it.
 LAYERS: dict[str, Layer] = {
@@ -61,8 +63,7 @@ LAYERS: dict[str, Layer] = {
     "modules.replies": layer(*EDGE),
     "modules.sessions": layer(*EDGE),
     "modules.ui": layer(*EDGE, theirs="gradio markdown_it mdit_py_plugins pygments nh3 math_core latex2mathml regex"),
-    "modules.ui.routes": layer("modules.ui", *EDGE, theirs="starlette"),
-    "modules.ui.static_files": layer("modules.ui", CORE, theirs="starlette"),
+    **{f"modules.ui.{name}": layer("modules.ui", *EDGE, theirs="starlette") for name in ROUTES},
     "modules.api": layer(*EDGE, theirs="fastapi"),
     "modules.guard": layer(CORE, theirs="starlette", inside="psutil"),
     "modules.instance": layer(CORE),
