@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -51,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
     """Run until stopped; 0 after a clean stop, 1 where another instance runs, 2 where a setting is at fault."""
     import uvicorn
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("colloquy").setLevel(logging.INFO)
     try:
         settings = load_settings(argv, os.environ)
         data_dir = private_folder(Path(settings.data_dir).expanduser())
@@ -79,8 +81,12 @@ def main(argv: Sequence[str]) -> int:
             webbrowser.open(link)
 
     app = make_app(services, key=key, started=started)
+    # uvicorn stops in order at a signal and then raises it once more, which would end the process before our own last lines.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio")).run(sockets=[socket])
+    except KeyboardInterrupt:
+        print("Colloquy has stopped.", flush=True)
     finally:
         instance.close()
     return 0

@@ -16,6 +16,7 @@ from .chat_view import ChatListView
 from .page_frame import SESSION_JS, Page, Tab
 from .page_services import PageServices
 from .panel import Panel
+from .static_files import assets
 from .theme import HEAD, THEME
 
 # On a wide screen the list of chats is open from the start; on a phone it would hide the chat.
@@ -62,7 +63,8 @@ def make_page(services: PageServices) -> gr.Blocks:
 def mount(app: Any, services: PageServices, *, root_path: str = "") -> Any:
     """Mount the page at "/" of an app whose own routes come first."""
     blocks = make_page(services)
-    return gr.mount_gradio_app(app, blocks, path="/", theme=THEME, head=HEAD, footer_links=[], run_history=False,
+    css = assets()["page.css"].decode()
+    return gr.mount_gradio_app(app, blocks, path="/", theme=THEME, head=HEAD, css=css, footer_links=[], run_history=False,
                                root_path=root_path or None, show_error=True, max_file_size="64mb", enable_monitoring=False,
                                mcp_server=False, ssr_mode=False, pwa=False)
 

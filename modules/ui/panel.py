@@ -26,11 +26,12 @@ class Panel:
         self.notes: Any = None
 
     def build(self) -> None:
-        with gr.Row(elem_classes="preset-row"):
-            self.preset = gr.Dropdown(label="Preset", choices=[], interactive=True, scale=3, min_width=120)
-            self._save_name = gr.Textbox(label="Save as", placeholder="name", lines=1, scale=2, min_width=80)
-            self._save = gr.Button("Save", size="sm", scale=1, min_width=60)
-        self._reset = gr.Button("Reset all to neutral", size="sm", variant="secondary")
+        self.preset = gr.Dropdown(label="Preset", choices=[], interactive=True, elem_id="preset",
+                                  info="A taste in sampling; it leaves length, seed and stop strings alone.")
+        self._reset = gr.Button("Reset all to neutral", size="sm", variant="secondary", elem_id="neutral")
+        with gr.Accordion("Save these parameters as a preset", open=False):
+            self._save_name = gr.Textbox(label="Name", lines=1, elem_id="preset-name")
+            self._save = gr.Button("Save", size="sm", elem_id="preset-save")
         self.notes = gr.Textbox(label="Ignored by the loaded model's loader", interactive=False, visible=False, lines=1,
                                 max_lines=4)
         groups: dict[str, list[str]] = {}

@@ -55,3 +55,11 @@ export function textButton(label, onclick, properties = {}) {
 export function count(number, noun) {
   return `${number.toLocaleString()} ${noun}${number === 1 ? "" : "s"}`;
 }
+
+/** Put a stylesheet into the page, once; resolves when it is there, or when it failed: an unstyled page still works. */
+export function stylesheet(address) {
+  if (document.querySelector(`link[href="${address}"]`)) return Promise.resolve();
+  return new Promise((resolve) => {
+    document.head.append(h("link", { rel: "stylesheet", href: address, onload: resolve, onerror: resolve }));
+  });
+}

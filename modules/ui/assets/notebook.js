@@ -1,7 +1,7 @@
 // The notebook: a page of free text that the model goes on with, its documents, undo and redo of whole steps.
 
 import { get, post, session, socketAddress } from "./api.js";
-import { h, textButton } from "./dom.js";
+import { h, stylesheet, textButton } from "./dom.js";
 
 const SAVE_PAUSE = 700; // milliseconds after the last key
 const RETRY = 1000;
@@ -23,7 +23,7 @@ class NotebookPage {
     this.trashButton = textButton("Delete", () => this.try(() => this.trash()));
     this.state = h("span", { class: "state", role: "status" });
     this.problem = h("div", { class: "notice error", role: "alert", hidden: true });
-    this.element = h("section", { class: "colloquy notebook", "aria-label": "Notebook" },
+    this.element = h("section", { class: "notebook", "aria-label": "Notebook" },
       h("div", { class: "row bar" }, this.choice, this.newButton, this.trashButton), this.problem, this.area,
       h("div", { class: "row bar" }, this.generateButton, this.undoButton, this.redoButton, this.state));
     addEventListener("pagehide", () => this.keepDraft());
@@ -232,6 +232,7 @@ let page = null;
 
 /** Show the notebook in `element`; it keeps its state when its place on the page changes. */
 export async function mount(element) {
+  await stylesheet(new URL("notebook.css", import.meta.url).href);
   const isNew = !page;
   page ??= new NotebookPage();
   element.querySelector(".colloquy-notebook").replaceChildren(page.element);
