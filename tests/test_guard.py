@@ -1,4 +1,4 @@
-"""The guard's rules on Host, Origin, body size and headers: each row of the threat list that is about them, tried."""
+"""The guard's rules on Host, Origin and headers: each row of the threat list that is about them, tried."""
 
 from __future__ import annotations
 
@@ -8,37 +8,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from modules.core.errors import AppError, BadRequest
 from modules.guard import Guard, local_hosts
 from modules.guard.hosts import HostRules, host_name, is_same_origin
 
-HERE = "http://127.0.0.1:7860"
-EVIL = "https://evil.example"
+from .guard_play import EVIL, HERE, call, client_of, gradio_like, nothing, nowhere
+
 PAGE = "https://page.example"
 HOST = {"host": "127.0.0.1:7860"}  # which the test client sets for requests only
-GRADIOS = {"access-control-allow-origin": EVIL, "access-control-allow-credentials": "true"}
-
-
-async def gradio_like(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application as careless as the one behind the guard: it reads everything and lets every origin read."""
-    if scope["type"] == "websocket":
-        socket = WebSocket(scope, receive, send)
-        await socket.accept()
-        await socket.send_text(await socket.receive_text())
-        await socket.close()
-    else:
-        n_bytes = len(await Request(scope, receive).body())
-        await PlainTextResponse(f"read {n_bytes}", headers=GRADIOS)(scope, receive, send)
-
-
-def client_of(app: ASGIApp = gradio_like, *, base_url: str = HERE, **options: Any) -> TestClient:
-    return TestClient(Guard(app, **{"allowed_hosts": local_hosts(False), **options}), base_url=base_url, follow_redirects=False)
 
 
 @pytest.fixture
@@ -207,47 +189,6 @@ def test_a_refused_request_of_a_named_origin_can_be_read_by_its_page() -> None:
     assert answer.status_code == 413 and answer.headers["access-control-allow-origin"] == PAGE
 
 
-def test_a_body_is_refused_by_its_stated_length_before_a_byte_is_read(client: TestClient) -> None:
-    answer = client.post("/v1/completions", content=b"x" * 1001)
-    assert answer.status_code == 413 and answer.json()["error"]["code"] == "too_large"
-    assert answer.headers["connection"] == "close"
-    assert client.post("/v1/completions", content=b"x" * 1000).text == "read 1000"
-    for text in ("-1", "1e3", "1_0"):
-        assert client.post("/", headers={"content-length": text}).status_code == 400
-
-
-@pytest.mark.parametrize("limit", range(0, 13))
-async def test_a_body_without_a_length_is_refused_once_it_is_too_long_however_it_is_cut(limit: int) -> None:
-    """12 bytes in every cut of up to three pieces: the answer depends on the sum alone."""
-    guard = Guard(gradio_like, allowed_hosts=["localhost"], body_limit=limit)
-    for first in range(13):
-        pieces = [b"x" * first, b"x" * (12 - first), b""]
-        status, body = await call(guard, [(b"host", b"localhost")], pieces=pieces)
-        assert (status, body) == (200, b"read 12") if limit >= 12 else status == 413
-
-
-async def test_an_application_that_answered_already_is_cut_off_and_one_that_fails_does_not_hide_the_413() -> None:
-    async def answers_first(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await receive()
-        await send({"type": "http.response.body", "body": b"late"})
-
-    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        raise RuntimeError("broken")
-
-    async def answers_500(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
-        await PlainTextResponse("broken", status_code=500)(scope, receive, send)
-
-    host = [(b"host", b"localhost")]
-    assert await call(Guard(answers_first, allowed_hosts=["localhost"], body_limit=1), host, pieces=[b"xx"]) == (200, b"")
-    for app in (fails, answers_500):
-        assert (await call(Guard(app, allowed_hosts=["localhost"], body_limit=1), host, pieces=[b"xx"]))[0] == 413
-    with pytest.raises(RuntimeError):
-        await call(Guard(fails, allowed_hosts=["localhost"], body_limit=1), host, pieces=[b"x"])
-
-
 def test_every_answer_carries_the_policy_that_keeps_pictures_and_connections_here(client: TestClient) -> None:
     for answer in (client.get("/"), client.get("/", headers={"host": "evil.example"}), client.post("/", content=b"x" * 1001)):
         policy = dict(rule.partition(" ")[::2] for rule in answer.headers["content-security-policy"].split("; "))
@@ -274,6 +215,18 @@ def test_errors_are_openais_on_api_paths_and_plain_text_elsewhere(client: TestCl
     assert page.headers["content-type"].startswith("text/plain")
 
 
+@pytest.mark.parametrize("prefix", ["", "/colloquy"])
+def test_the_application_sees_the_path_that_was_judged(prefix: str) -> None:
+    """Some proxies leave the prefix on the path and some take it off."""
+    async def says_path(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(f"{scope['path']} {scope['raw_path'].decode()}")(scope, receive, send)
+
+    client = client_of(says_path, root_path="/colloquy")
+    for path in ("/v1/x", "/", "/colloquyx/y"):
+        assert client.get(prefix + path).text == f"{path} {path}"
+    assert client.get("/colloquy").text == "/ /"
+
+
 @pytest.mark.parametrize("path", ["/colloquy/v1/completions", "/v1/completions"])
 def test_behind_a_proxy_the_rules_are_the_same_with_and_without_the_prefix(path: str) -> None:
     client = client_of(root_path="/colloquy", cors_origins=[PAGE])
@@ -289,52 +242,3 @@ async def test_lifespan_reaches_the_application() -> None:
 
     await Guard(app, allowed_hosts=[])({"type": "lifespan"}, nothing, nowhere)
     assert seen == ["lifespan"]
-
-
-async def test_a_stream_is_passed_on_piece_by_piece() -> None:
-    """The guard must hold nothing back: the first piece is out while the application still waits for the second."""
-    sent: list[bytes] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for piece in (b"one", b"two"):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            assert sent[-1] == piece
-
-    async def send(message: Message) -> None:
-        sent.append(message.get("body", b""))
-
-    await Guard(app, allowed_hosts=["localhost"])(scope_of([(b"host", b"localhost")]), nothing, send)
-    assert sent == [b"", b"one", b"two"]
-
-
-def scope_of(headers: list[tuple[bytes, bytes]], *, server: tuple[str, int] = ("127.0.0.1", 7860)) -> dict[str, Any]:
-    return {"type": "http", "method": "POST", "path": "/v1/x", "raw_path": b"/v1/x", "query_string": b"", "headers": headers,
-            "server": server, "client": ("127.0.0.1", 5), "scheme": "http", "http_version": "1.1"}
-
-
-async def call(app: ASGIApp, headers: list[tuple[bytes, bytes]], *, pieces: list[bytes] | None = None,
-               server: tuple[str, int] = ("127.0.0.1", 7860)) -> tuple[int, bytes]:
-    """One request straight to the application, its body in these pieces and without a stated length: status and body."""
-    waiting = iter(pieces or [b""])
-    left = len(pieces or [b""])
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        nonlocal left
-        left -= 1
-        return {"type": "http.request", "body": next(waiting), "more_body": left > 0}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await app(scope_of(headers, server=server), receive, send)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
-
-
-async def nothing() -> Message:
-    return {"type": "http.request", "body": b""}
-
-
-async def nowhere(message: Message) -> None:
-    raise AssertionError(message)

@@ -61,6 +61,13 @@ def variable_name(name: str) -> str:
     return ENVIRONMENT_PREFIX + name.upper()
 
 
+def settings_table() -> str:
+    """The Markdown table of all settings for docs/install.md; a test holds the file to it."""
+    rows = ["| flag | key in the file | default | what it does |", "|---|---|---|---|"]
+    rows += [f"| `{flag_name(name)}` | `{name}` | {_shown_default(knob)} | {knob.help} |" for name, knob in SETTING_KNOBS.items()]
+    return "\n".join(rows) + "\n"
+
+
 def make_parser() -> argparse.ArgumentParser:
     """One flag for each knob, in the knobs' groups; values stay strings, which the knobs parse."""
     parser = argparse.ArgumentParser(
@@ -76,8 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_flag(group: Any, name: str, knob: Knob) -> None:
-    default = ", ".join(knob.default) if isinstance(knob.default, tuple) else str(knob.default)
-    shown = f"{knob.help} Default: {default or 'empty'}.".replace("%", "%%")
+    shown = f"{knob.help} Default: {_shown_default(knob)}.".replace("%", "%%")
     extra: dict[str, Any] = {"dest": name, "help": shown}
     if knob.kind == "bool":
         extra |= {"nargs": "?", "const": "true", "metavar": "true|false"}
@@ -86,6 +92,11 @@ def _add_flag(group: Any, name: str, knob: Knob) -> None:
     if knob.kind == "list":
         extra["action"] = "append"
     group.add_argument(flag_name(name), **extra)
+
+
+def _shown_default(knob: Knob) -> str:
+    text = ", ".join(knob.default) if isinstance(knob.default, tuple) else str(knob.default)
+    return text or "empty"
 
 
 def _flag_values(argv: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ OPEN_PATHS = ("/health",)
 READS = ("GET", "HEAD")
 KEY_NEEDED = 4401  # the WebSocket close code by which the page knows to ask for the key
 WRONG_KEY = "This server needs its API key: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
+
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
 logger = logging.getLogger("colloquy.guard")
 
@@ -58,8 +61,9 @@ class Guard:
     def __init__(self, app: ASGIApp, *, allowed_hosts: Iterable[str], cors_origins: Iterable[str] = (),
                  api_key: str | None = None, body_limit: int = BODY_LIMIT, root_path: str = "",
                  clock: Callable[[], float] = time.monotonic) -> None:
-        if root_path and (not root_path.startswith("/") or root_path.endswith("/")):
-            raise BadRequest(f"root_path must begin with / and not end with it; got {root_path!r}.", param="root_path")
+        if root_path and not _ROOT_PATH.fullmatch(root_path):
+            raise BadRequest(f"root_path must be a path such as /colloquy, without a final /; got {root_path!r}.",
+                             param="root_path")
         self._app = app
         self._hosts = HostRules(allowed_hosts, has_key=bool(api_key))
         self._origins = OriginRules(cors_origins, has_key=bool(api_key))
@@ -71,8 +75,9 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        scope = self._without_prefix(scope)
         connection = HTTPConnection(scope)
-        call = Call(connection, self._local_path(scope["path"]), "", scope.get("method", ""), "")
+        call = Call(connection, scope["path"], "", scope.get("method", ""), "")
         try:
             arrived_at = (scope.get("server") or ("",))[0]
             host = self._hosts.check(connection.headers.getlist("host"), arrived_at)
@@ -91,10 +96,13 @@ class Guard:
         else:
             await answer(scope, receive, _dressed(call, send))
 
-    def _local_path(self, path: str) -> str:
-        if self._root_path and _is_below(path, (self._root_path,)):
-            return path[len(self._root_path):] or "/"
-        return path
+    def _without_prefix(self, scope: Scope) -> Scope:
+        """The scope less the proxy's prefix, which some proxies leave on: the application routes by the path judged here."""
+        if not self._root_path or not _is_below(scope["path"], (self._root_path,)):
+            return scope
+        raw = scope.get("raw_path") or b""
+        n_characters = len(self._root_path)
+        return {**scope, "path": scope["path"][n_characters:] or "/", "raw_path": raw[n_characters:] or b"/"}
 
     def _foreign_origin(self, connection: HTTPConnection, path: str) -> str:
         origin = connection.headers.get("origin", "")
