@@ -292,35 +292,3 @@ async def test_close_ends_live_runs_and_twice_is_harmless(start: Start) -> None:
     await client.close()
     assert isinstance(reader.error, Cancelled) and not deaths and not client.alive
     assert not psutil.pid_exists(pid)
-
-
-PARENT = """
-import asyncio, sys
-from pathlib import Path
-from modules.core.params import GenerationParams
-from modules.worker.client import WorkerClient
-async def main():
-    options = {"load_seconds": 600 * (sys.argv[2] == "load"), "prefill_ms": 60000, "rate": 1}
-    told = lambda f, w: print("loading", flush=True)
-    client = await WorkerClient.start(loader="echo", path="", options=options, log_path=Path(sys.argv[1]), on_progress=told)
-    if sys.argv[2] == "prefill":
-        client.add("r", [65] * 256, GenerationParams(), "", lambda events: print(events, flush=True))
-    print("ready", flush=True)
-    await asyncio.sleep(600)
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("moment", ["load", "idle", "prefill"])
-async def test_a_worker_ends_soon_after_its_parent_is_killed(tmp_path: Path, moment: str) -> None:
-    parent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PARENT, str(tmp_path / "log"), moment, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-    assert parent.stdout is not None
-    awaited = {"load": b"loading", "idle": b"ready", "prefill": b"Admitted"}[moment]
-    async for line in parent.stdout:
-        if awaited in line:
-            break
-    (worker,) = psutil.Process(parent.pid).children()
-    parent.kill()
-    await parent.wait()
-    await until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker's end")

@@ -1,19 +1,14 @@
-"""The worker's log is bounded on disk and in memory; deaths are told in words; the child's streams are its own."""
+"""The worker's log is bounded on disk and in memory; a death is told in words."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from modules.worker import death
-from modules.worker.child import environment
 from modules.worker.log import MAX_FILE_BYTES, MAX_LINE, TAIL_LINES, WorkerLog
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_last_lines_are_kept_however_they_arrive(tmp_path: Path) -> None:
@@ -76,31 +71,3 @@ def test_a_death_names_its_cause_and_the_next_step(exit_code: int, words: str) -
     sentence = death.sentence("tiny.gguf", exit_code, is_loading=False)
     assert words in sentence and "tiny.gguf" in sentence and sentence.endswith(".")
     assert len(sentence.split(". ")) == 2 or "log" in sentence
-
-
-NOISE = """
-import os, subprocess, sys
-from modules.worker.main import _take_descriptors
-commands, replies = _take_descriptors()
-print("print", flush=True)
-os.write(1, b"native\\n")
-subprocess.run([sys.executable, "-c", "print('grandchild')"])
-os.write(replies, b"frame:" + os.read(commands, 100))
-assert sys.stdin.read() == "" and os.read(0, 1) == b""
-"""
-
-
-def test_what_libraries_print_goes_to_the_log_and_not_among_the_frames() -> None:
-    done = subprocess.run([sys.executable, "-c", NOISE], input=b"command", cwd=ROOT, capture_output=True, check=True)
-    assert done.stdout == b"frame:command"
-    for noise in (b"print", b"native", b"grandchild"):
-        assert noise in done.stderr
-
-
-def test_the_child_gets_the_environment_without_the_apps_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLLOQUY_API_KEY", "secret")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    monkeypatch.setenv("PYTHONPATH", "/mine")
-    made = environment()
-    assert "secret" not in made.values() and made["CUDA_VISIBLE_DEVICES"] == "0" and made["PATH"] == os.environ["PATH"]
-    assert made["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/mine"]

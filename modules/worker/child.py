@@ -15,7 +15,7 @@ from .messages import Command, Reply
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST_WORDS_SECONDS = 0.5  # after the exit, for pipes that a grandchild keeps open
-KILL_AFTER_SECONDS = 2.0  # after the child closed its replies, or sent nonsense
+KILL_AFTER_SECONDS = 2.0  # after the child closed its replies, for it can say nothing more
 SECRETS = ("COLLOQUY_API_KEY",)
 
 
@@ -89,7 +89,7 @@ class Child(asyncio.SubprocessProtocol):
             self.kill()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        if fd == 1:
+        if fd == 1 and self._exit_code is None:
             asyncio.get_running_loop().call_later(KILL_AFTER_SECONDS, self.kill)
         self._open_pipes.discard(fd)
         self._finish_if_quiet()

@@ -190,7 +190,8 @@ class WorkerClient:
                 if answered is not None and not answered.done():
                     answered.set_result(reply)
             case Progress(fraction, what):
-                self._on_progress(fraction, what)
+                if not self._ready.done():  # else the load was cancelled
+                    self._on_progress(fraction, what)
             case Ready(facts):
                 if not self._ready.done():
                     self._ready.set_result(facts)

@@ -7,6 +7,7 @@ error. It never imports gradio, fastapi or sqlalchemy.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -139,18 +140,23 @@ def _load(command: Load, send_progress: Callable[[float, str], None]) -> Loader:
     if unknown:
         raise LoadFailed(f"The loader {spec.name} has no option {', '.join(unknown)}; it has: "
                          f"{', '.join(spec.options) or 'none'}.", param="options")
+    defaults = {name: knob.default for name, knob in spec.options.items()}
+    return spec.load(command.path, {**defaults, **parsed}, _seldom(send_progress))
+
+
+def _seldom(send: Callable[[float, str], None]) -> Callable[[float, str], None]:
+    """Sends progress ten times a second; a new stage and the end at once. Numbers in the words do not make a new stage."""
     sent_at = 0.0
-    last: tuple[float, str] = (0.0, "")
+    stage = ""
 
     def progress(fraction: float, what: str) -> None:
-        nonlocal sent_at, last
-        now = time.monotonic()
-        if now - sent_at >= SECONDS_BETWEEN_PROGRESS or what != last[1] or (fraction >= 1 and last[0] < 1):
-            sent_at, last = now, (fraction, what)
-            send_progress(fraction, what)
+        nonlocal sent_at, stage
+        now, now_stage = time.monotonic(), f"{fraction >= 1} {re.sub(r'[0-9]+', '', what)}"
+        if now - sent_at >= SECONDS_BETWEEN_PROGRESS or now_stage != stage:
+            sent_at, stage = now, now_stage
+            send(fraction, what)
 
-    defaults = {name: knob.default for name, knob in spec.options.items()}
-    return spec.load(command.path, {**defaults, **parsed}, progress)
+    return progress
 
 
 def _load_error(error: Exception) -> AppError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..core.errors import AppError, error_from_json
@@ -81,12 +81,12 @@ class Events:
 
 @dataclass(frozen=True)
 class Answer:
-    """`raw` is what the method gives, packed (see `calls`); shape tells how; error where it failed."""
+    """`raw` is what the method gives, packed as `calls` says; `shape` tells how to unpack it; `error` is set where it failed."""
 
     id: int
     raw: bytes = b""
     shape: tuple[int, ...] = ()
-    error: AppError | None = field(default=None)
+    error: AppError | None = None
 
 
 Command = Load | Add | Remove | Call | Close
