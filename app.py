@@ -81,8 +81,8 @@ def main(argv: Sequence[str]) -> int:
             webbrowser.open(link)
 
     app = make_app(services, key=key, started=started)
-    # uvicorn stops in order at a signal and then raises it once more, which would end the process before our own last lines.
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    # uvicorn stops in order at a signal and then raises it once more; our own last lines must still run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio")).run(sockets=[socket])
     except KeyboardInterrupt:
