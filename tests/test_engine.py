@@ -180,6 +180,22 @@ async def test_a_load_that_fails_brings_its_reason_and_keeps_the_old_model(tmp_p
         assert run.text() == "old"
 
 
+async def test_where_memory_holds_only_one_the_old_model_goes_first_and_comes_back_if_the_new_one_fails(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.engine.loading.memory.free_ram", lambda: 0)
+    async with echo_engine(tmp_path, script="old") as engine:
+        first = engine.held().worker
+        with pytest.raises(LoadFailed):
+            await engine.load("other", options={"fail": "load"})
+        assert not first.alive, "the old model had to make room"
+        assert [held.name for held in engine.models] == ["echo"]
+        run = engine.start(say("x"))
+        await run.wait()
+        assert run.text() == "old"
+        await engine.load("other", options={"script": "new"})
+        assert [held.name for held in engine.models] == ["other"]
+
+
 async def test_unknown_options_and_loaders_are_refused_by_name(tmp_path: Path) -> None:
     async with echo_engine(tmp_path) as engine:
         with pytest.raises(LoadFailed, match="colour"):
