@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -195,6 +196,8 @@ def main(argv: list[str]) -> int:
         print(complaint, file=sys.stderr)
         return 2
     flags, rest = read_flags(argv)
+    # A stop from outside ends pip and its compilers too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         install(ROOT, VENV, dev=flags.command == "test", backend=flags.backend, index_url=flags.index_url,
                 retry=flags.command == "install")

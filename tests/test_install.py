@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -193,3 +197,36 @@ def test_a_program_is_shown_in_lines_and_logged_whole(tmp_path: Path) -> None:
     assert "failed with status 3" in out.getvalue() and "\x1b" not in out.getvalue()
     assert "Collecting x" in progress.tail(tmp_path / "log") and "odd" in progress.tail(tmp_path / "log")
     assert progress.tail(tmp_path / "none") == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_interruption_ends_the_program_and_what_it_started(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    compiler = f"sleep 100 & echo $! > {pid_file}.new; mv {pid_file}.new {pid_file}; wait"
+    code = ("import sys, pathlib; from modules.install.progress import run_visibly; "
+            "run_visibly(['sh', '-c', sys.argv[1]], title='x', log=pathlib.Path(sys.argv[2]))")
+    with subprocess.Popen([sys.executable, "-c", code, compiler, str(tmp_path / "log")], stderr=subprocess.PIPE,
+                          stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as runner:
+        until(pid_file.exists)
+        runner.send_signal(signal.SIGINT)
+        _, errors = runner.communicate(timeout=30)
+    assert b"KeyboardInterrupt" in errors
+    until(lambda: not is_running(int(pid_file.read_text())))
+
+
+def until(is_true: Callable[[], bool]) -> None:
+    """Wait for a condition, at most half a minute."""
+    deadline = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process lives; one that nobody has waited for yet is dead."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -51,7 +53,7 @@ def run_visibly(command: Sequence[str], *, title: str, log: Path, env: Mapping[s
     lines: queue.Queue[str | None] = queue.Queue()
     with log.open("w", encoding="utf-8") as file, subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, text=True,
-            encoding="utf-8", errors="replace") as process:
+            encoding="utf-8", errors="replace", start_new_session=sys.platform != "win32") as process:
         threading.Thread(target=_read, args=(process, lines), daemon=True).start()
         try:
             while (line := _next(lines)) is not None:
@@ -65,7 +67,7 @@ def run_visibly(command: Sequence[str], *, title: str, log: Path, env: Mapping[s
                     told = seconds
                 out.flush()
         except KeyboardInterrupt:
-            process.terminate()
+            _end(process)
             raise
         finally:
             status = process.wait()
@@ -78,6 +80,14 @@ def run_visibly(command: Sequence[str], *, title: str, log: Path, env: Mapping[s
 def tail(log: Path, n_lines: int = 30) -> str:
     """The last lines of a log, or nothing where there is none."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-n_lines:]) if log.is_file() else ""
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the program and what it started: pip's compilers would go on for minutes without it."""
+    if sys.platform == "win32":
+        process.terminate()
+    else:
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
