@@ -118,7 +118,7 @@ def memory_bytes() -> int:
         file = Path(path)
         text = file.read_text(encoding="ascii").strip() if file.is_file() else ""
         sizes += [int(text)] if text.isdigit() else []
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+    if sys.platform != "win32" and "SC_PHYS_PAGES" in os.sysconf_names:
         sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(sizes, default=0)
 
