@@ -36,7 +36,7 @@ SUBJECTS = [
     # llama.cpp's flash attention differs by 2e-3 between batch sizes, float32 without it by 2e-6: the suite compares texts that
     # were written alone with texts written together.
     Subject("gguf", "llama_cpp", lambda folder: tiny_gguf(folder / "tiny.gguf"),
-            {"flash_attention": "off", "kv_type_k": "f32", "kv_type_v": "f32"}),
+            {"flash_attention": "off", "kv_type_k": "f32", "kv_type_v": "f32", "threads": 1}),
     # One thread: two of torch's wait for each other whenever another test has a core.
     Subject("safetensors", "transformers", lambda folder: tiny_hf(folder / "tiny"), {"threads": 1}),
 ]
