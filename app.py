@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     # uvicorn stops in order at a signal and then raises it once more; our own last lines must still run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio")).run(sockets=[socket])
+        uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_max_size=1 << 16)).run(sockets=[socket])
     except KeyboardInterrupt:
         print("Colloquy has stopped.", flush=True)
     finally:

@@ -182,7 +182,7 @@ async def test_a_load_that_fails_brings_its_reason_and_keeps_the_old_model(tmp_p
 
 async def test_where_memory_holds_only_one_the_old_model_goes_first_and_comes_back_if_the_new_one_fails(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modules.engine.loading.memory.free_ram", lambda: 0)
+    monkeypatch.setattr("modules.engine.loading._fits", lambda plan: False)
     async with echo_engine(tmp_path, script="old") as engine:
         first = engine.held().worker
         with pytest.raises(LoadFailed):
