@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import os
 import random
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from modules.core.errors import BadRequest, Busy, LoadFailed
 from modules.core.knobs import knobs_of, setting
 from modules.core.loader import FinishReason, LoaderSpec, ModelFacts, ModelFile, Prefilled, Progress, StepResult, Token
 from modules.core.params import GenerationParams
+
+from .echo_parts.vocabulary import CONTROL_IDS, END, END_OF_TEXT, START, VOCABULARY, check, decode, encode, piece
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,73 +33,25 @@ TEMPLATE = (
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
 
-# The vocabulary, by arithmetic: 256 bytes, then control tokens, then every piece of up to four of 27 characters, a number to
-# the base 28 whose digit 0 is nothing. So a word costs a token or two, as with real models, and other characters one a byte.
-CONTROL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>")
-CONTROL_IDS = {text: 256 + index for index, text in enumerate(CONTROL)}
-START, END, END_OF_TEXT = (CONTROL_IDS[text] for text in CONTROL[:3])
-FIRST_PIECE = 256 + len(CONTROL)
-ALPHABET = b" abcdefghijklmnopqrstuvwxyz"
-BASE = len(ALPHABET) + 1
-VOCABULARY = FIRST_PIECE + BASE**4
-_DIGITS = {byte: index + 1 for index, byte in enumerate(ALPHABET)}
-_PIECE = re.compile(rb" ?[a-z]{2,3}|[a-z]{4}|.", re.DOTALL)
-_CONTROL = re.compile("(" + "|".join(map(re.escape, CONTROL)) + ")")
 _OPENINGS = ("You said: ", "I hear you: ", "As you put it: ", "In your words: ")
 
 
-def encode(text: str, *, control: bool) -> list[int]:
-    """Ids of the text, whose bytes `decode` gives back."""
-    ids: list[int] = []
-    for part in _CONTROL.split(text) if control else (text,):
-        if control and part in CONTROL_IDS:
-            ids.append(CONTROL_IDS[part])
-        else:
-            ids.extend(map(_piece_id, _PIECE.findall(part.encode())))
-    return ids
+class Script:
+    """What is played: a text, or for "" the last user message; goes on where the prompt already began it."""
 
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._ids = [*encode(text, control=True), END]  # once: a long script takes a second
 
-def decode(ids: Sequence[int]) -> bytes:
-    """The bytes of the ids; raises BadRequest for an id outside the vocabulary."""
-    return b"".join(map(_piece, ids))
-
-
-def _piece_id(piece: bytes) -> int:
-    if len(piece) == 1:
-        return piece[0]
-    number = 0
-    for byte in reversed(piece):
-        number = number * BASE + _DIGITS[byte]
-    return FIRST_PIECE + number
-
-
-def _piece(id_: int) -> bytes:
-    if 0 <= id_ < 256:
-        return bytes((id_,))
-    if 256 <= id_ < FIRST_PIECE:
-        return CONTROL[id_ - 256].encode()
-    if not FIRST_PIECE <= id_ < VOCABULARY:
-        raise _unknown_id(id_)
-    number = id_ - FIRST_PIECE
-    piece = bytearray()
-    while number:
-        number, digit = divmod(number, BASE)
-        if digit:
-            piece.append(ALPHABET[digit - 1])
-    return bytes(piece)
-
-
-def _unknown_id(id_: int) -> BadRequest:
-    return BadRequest(f"Token id {id_} is outside the vocabulary (0 to {VOCABULARY - 1}).")
-
-
-def reply_ids(prompt: Sequence[int], script: str, seed: int) -> list[int]:
-    """What is played after this prompt: the script, or the last user message; goes on where the prompt already began it."""
-    said, begun = _last_turn(prompt)
-    text = script or random.Random(seed if seed >= 0 else None).choice(_OPENINGS) + said.strip()
-    if text.startswith(begun):
-        text = text[len(begun):]
-    return encode(text, control=bool(script))
+    def after(self, prompt: Sequence[int], seed: int) -> list[int]:
+        """The reply's ids, the end-of-generation token last."""
+        said, begun = _last_turn(prompt)
+        text = self._text or random.Random(seed if seed >= 0 else None).choice(_OPENINGS) + said.strip()
+        if begun and text.startswith(begun):
+            text = text[len(begun):]
+        elif self._text:
+            return self._ids
+        return [*encode(text, control=bool(self._text)), END]
 
 
 def _last_turn(prompt: Sequence[int]) -> tuple[str, str]:
@@ -148,7 +101,7 @@ class EchoLoader:
     """Plays text as a model would: prompt in chunks, tokens when they are due, KV reused by longest common prefix."""
 
     def __init__(self, script: str, options: dict[str, Any]) -> None:
-        self._script = script
+        self._script = Script(script)
         self._rate = float(options["rate"])
         self._chunk_seconds = options["prefill_ms"] / 1000
         self._fail = options["fail"]
@@ -169,10 +122,7 @@ class EchoLoader:
 
     def add(self, run: str, prompt: Sequence[int], params: GenerationParams, cache_key: str) -> int:
         ids = list(prompt)
-        wrong = next((id_ for id_ in ids if not 0 <= id_ < VOCABULARY), None)
-        if wrong is not None:
-            raise _unknown_id(wrong)
-        reply = reply_ids(ids, self._script, params.seed)
+        check(ids)
         wanted = min(len(ids) + (params.max_tokens or self._context), self._context)
         reserved = sum(playing.reserved for playing in self._runs.values())
         if wanted + reserved > self._cells:
@@ -182,7 +132,7 @@ class EchoLoader:
         slot = max(free, key=lambda slot: (_common(slot, ids, cache_key), -slot.used_at))
         cached = min(_common(slot, ids, cache_key), len(ids) - 1)  # the last one is always evaluated: it gives the logits
         slot.ids, slot.cache_key = ids[:cached], cache_key
-        self._runs[run] = _Playing(slot, ids, [*reply, END], params, wanted, cached, cached)
+        self._runs[run] = _Playing(slot, ids, self._script.after(ids, params.seed), params, wanted, cached, cached)
         return cached
 
     def step(self) -> list[tuple[str, StepResult]]:
@@ -258,7 +208,7 @@ class EchoLoader:
             playing.due = max(playing.due + 1 / self._rate, now - CATCH_UP_SECONDS)
         if id_ in (END, END_OF_TEXT):
             return _token(id_, "", playing.params, "stop")
-        text = playing.decoder.decode(_piece(id_))
+        text = playing.decoder.decode(piece(id_))
         is_full = playing.n_played == playing.params.max_tokens or len(playing.prompt) + playing.n_played >= self._context
         return _token(id_, text, playing.params, "length" if is_full else None)
 
@@ -267,7 +217,7 @@ def _token(id_: int, text: str, params: GenerationParams, finish: FinishReason |
     """The script is certain: each token's probability is 1, and it has no alternatives."""
     if not params.top_logprobs:
         return Token(id_, text, finish=finish)
-    return Token(id_, text, 0.0, ((id_, _piece(id_).decode("utf-8", "replace"), 0.0),), finish)
+    return Token(id_, text, 0.0, ((id_, piece(id_).decode("utf-8", "replace"), 0.0),), finish)
 
 
 def _common(slot: _Slot, ids: Sequence[int], cache_key: str) -> int:

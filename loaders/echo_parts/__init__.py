@@ -1,0 +1,1 @@
+"""What the echo loader is made of beside itself."""
