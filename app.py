@@ -14,10 +14,11 @@ from typing import Any
 
 from modules.assembly import Services, make_services
 from modules.core.errors import AppError
-from modules.instance import AlreadyRunning, Instance, listening_socket
-from modules.setup import api_key, load_settings, private_folder
+from modules.instance import AlreadyRunning
+from modules.setup import take_place
 
 ROOT = Path(__file__).resolve().parent
+MAX_WS_MESSAGE = 1 << 16  # bytes; pages only listen
 
 
 def make_app(services: Services, *, key: str = "", started: Callable[[], None] = lambda: None) -> Any:
@@ -55,40 +56,23 @@ def main(argv: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("colloquy").setLevel(logging.INFO)
     try:
-        settings = load_settings(argv, os.environ)
-        data_dir = private_folder(Path(settings.data_dir).expanduser())
-        instance = Instance.hold(data_dir, wait_seconds=5)
-        host = "0.0.0.0" if settings.listen else settings.host
-        key = api_key(settings, data_dir)
-        socket = listening_socket(host, settings.port)
-        services = make_services(settings, ROOT)
-    except AlreadyRunning as error:
-        print(error.message, file=sys.stderr)
-        if error.url and "--no-browser" not in argv:
-            webbrowser.open(error.url)
-        return 1
+        place = take_place(argv, os.environ)
+        services = make_services(place.settings, ROOT)
     except AppError as error:
         print(error.message, file=sys.stderr)
-        return 2
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    url = f"http://{shown}:{socket.getsockname()[1]}{settings.root_path}/"
-
-    def started() -> None:
-        instance.announce(url)
-        link = f"{url}?key={key}" if key else url
-        print(f"Colloquy is ready: {link}", flush=True)
-        if not settings.no_browser:
-            webbrowser.open(link)
-
-    app = make_app(services, key=key, started=started)
+        if isinstance(error, AlreadyRunning) and error.url and "--no-browser" not in argv:
+            webbrowser.open(error.url)
+        return 1 if isinstance(error, AlreadyRunning) else 2
+    app = make_app(services, key=place.key, started=place.announce)
     # uvicorn stops in order at a signal and then raises it once more; our own last lines must still run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_max_size=MAX_WS_MESSAGE))
     try:
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_max_size=1 << 16)).run(sockets=[socket])
+        server.run(sockets=[place.socket])
     except KeyboardInterrupt:
         print("Colloquy has stopped.", flush=True)
     finally:
-        instance.close()
+        place.instance.close()
     return 0
 
 

@@ -1,21 +1,54 @@
-"""What is read and made before the server starts: the settings file, the data folder, the API key."""
+"""What is read and taken before the server starts: settings, data folder, its lock, the API key, the port."""
 
 from __future__ import annotations
 
 import secrets
+import socket
+import webbrowser
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .core.errors import BadRequest, NotFound
 from .core.options import read_settings, settings_path
 from .core.settings import Settings
+from .instance import Instance, listening_socket
 from .store.files import private_folder, read_bounded, write_atomic
 from .store.yamlfile import read_yaml
 
 KEY_FILE = "api_key"
 MAX_KEY_BYTES = 1024
 
-__all__ = ["api_key", "load_settings", "private_folder"]
+
+@dataclass(frozen=True)
+class Place:
+    """What this process has taken for itself. url bears no key."""
+
+    settings: Settings
+    instance: Instance
+    key: str
+    socket: socket.socket
+    url: str
+
+    def announce(self) -> None:
+        """Say that the page can be opened, here and to a second start, and open it in a browser unless told not to."""
+        self.instance.announce(self.url)
+        link = f"{self.url}?key={self.key}" if self.key else self.url
+        print(f"Colloquy is ready: {link}", flush=True)
+        if not self.settings.no_browser:
+            webbrowser.open(link)
+
+
+def take_place(argv: Sequence[str], environ: Mapping[str, str]) -> Place:
+    """Read the settings, hold the data folder, bind the port; raises AppError, AlreadyRunning where another holds the folder."""
+    settings = load_settings(argv, environ)
+    data_dir = private_folder(Path(settings.data_dir).expanduser())
+    instance = Instance.hold(data_dir, wait_seconds=5)
+    host = "0.0.0.0" if settings.listen else settings.host
+    key = api_key(settings, data_dir)
+    bound = listening_socket(host, settings.port)
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return Place(settings, instance, key, bound, f"http://{shown}:{bound.getsockname()[1]}{settings.root_path}/")
 
 
 def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
