@@ -43,7 +43,8 @@ def test_impossible_bytes_are_shown_and_do_not_stop_the_text() -> None:
 
 @pytest.mark.parametrize(("text", "depth"), [
     ("root ::= a", 0), ("root ::= (a (b))", 2),
-    ('root ::= "((((" (a)', 1), ('root ::= "\\"(((" (a)', 1), ("root ::= [(((] (a)", 1), ("root ::= [\\](((] (a)", 1), ("# ((((\nroot ::= (a)", 1),
+    ('root ::= "((((" (a)', 1), ('root ::= "\\"(((" (a)', 1), ("root ::= [(((] (a)", 1), ("root ::= [\\](((] (a)", 1),
+    ("# ((((\nroot ::= (a)", 1),
     ("root ::= ))) (a)", 0)])
 def test_nesting_counts_only_brackets_that_group(text: str, depth: int) -> None:
     assert nesting(text) == depth
