@@ -69,7 +69,7 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> Loader:
             model = models.load_weights(checkpoint, config, options, dtype, device)
         progress(0.95, "Trying a forward pass")
         forward = Forward(model, device)
-        vocab_size = len(forward.last_row([0], forward.new_cache()))
+        vocab_size = len(forward.last_row([0], 0, forward.new_cache()))
         text = TokenText(tokenizer, vocab_size)
         chosen = {**options, "device": device, "dtype": str(dtype).removeprefix("torch."), "threads": torch.get_num_threads(),
                   "attention": model.config._attn_implementation or options["attention"]}

@@ -79,6 +79,11 @@ def test_only_the_last_token_has_a_finish_and_max_tokens_is_obeyed(model: Loader
         assert [token.finish for token in tokens] == [None] * (n - 1) + ["length"]
 
 
+def test_a_bias_for_a_token_that_is_not_there_is_refused(model: Loader) -> None:
+    with pytest.raises(BadRequest, match="logit_bias names token 563"):
+        model.add("bias", [5], GenerationParams(logit_bias={563: 1.0}), "")
+
+
 def test_an_end_token_stops_the_run_without_text(model: Loader) -> None:
     tokens = reply(model, [5, 6], GenerationParams(logit_bias={2: 100.0}))
     assert [(token.id, token.text, token.finish) for token in tokens] == [(2, "", "stop")]
@@ -231,6 +236,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "sliding window": ("mistral", {"sliding_window": 16}),
     "sliding and full layers": ("gemma3_text", {"sliding_window": 16,
                                                 "layer_types": ["sliding_attention", "full_attention"] * 2}),
+    "a state that no prompt can follow in parts": ("jamba", {
+        "mamba_d_state": 8, "num_experts": 2, "mamba_dt_rank": 8, "attn_layer_period": 2, "attn_layer_offset": 1,
+        "expert_layer_period": 2, "use_mamba_kernels": False}),
     "recurrent and full layers": ("lfm2", {"layer_types": ["conv", "full_attention"] * 2, "block_multiple_of": 32}),
 }
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loaders.transformers_parts.text import byte_alphabet, incomplete_tail
+from loaders.transformers_parts.text import TokenText, byte_alphabet, incomplete_tail
 from modules.core.loader import Loader
 from modules.core.params import GenerationParams
 
@@ -54,6 +54,20 @@ def test_sentencepiece_text_comes_back_byte_for_byte(name: str) -> None:
         assert loaded.detokenize(ids) == text.encode()
         assert set(loaded.facts.special_tokens).isdisjoint(ids)
     loaded.close()
+
+
+@needs_shared
+def test_a_real_tokenizer_of_a_chat_model_is_read_as_its_authors_meant() -> None:
+    """minimind: ChatML, tool and think marks, of which the tokenizer calls some special and others not."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(SHARED / "vocab" / "minimind-hf"), local_files_only=True)
+    text = TokenText(tokenizer, len(tokenizer))
+    chat = "<|im_start|>user\nWhat is 12 × 7? 你好<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    assert text.tokenize(chat, control=True) == tokenizer(chat, add_special_tokens=False).input_ids
+    assert {"<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>"} <= set(text.control.values())
+    plain = text.tokenize(chat, control=False)
+    assert text.control.keys().isdisjoint(plain) and text.detokenize(plain) == chat.encode()
 
 
 def streamed_equals_detokenized(loaded: Loader, prompt: list[int], n: int) -> None:

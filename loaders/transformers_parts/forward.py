@@ -23,16 +23,21 @@ class Forward:
     def __init__(self, model: Any, device: str) -> None:
         self.model, self.device = model, device
         self.config = model.config
-        self._keep = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        accepted = inspect.signature(model.forward).parameters
+        self._keep = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._takes_positions = "position_ids" in accepted
         self._scratch: tuple[list[int], Any] = ([], None)
         self.takes_chunks = is_plain(self.new_cache()) or self._chunks_agree()
 
     def new_cache(self) -> Any:
         return new_cache(self.config)
 
-    def last_row(self, ids: Sequence[int], cache: Any) -> np.ndarray:
-        """Evaluate the ids after what the cache holds; (vocab_size,) float32 logits that follow the last one."""
-        return self._numpy(self._logits(ids, cache, keep_all=False)[0, -1])
+    def last_row(self, ids: Sequence[int], n_held: int, cache: Any) -> np.ndarray:
+        """Evaluate the ids after the n_held that the cache holds; (vocab_size,) float32 logits that follow the last one."""
+        import torch
+
+        with torch.inference_mode():
+            return self._numpy(self._outputs(ids, n_held, cache, **self._keep).logits[0, -1])
 
     def rows(self, ids: Sequence[int], start: int) -> np.ndarray:
         """(len(ids) - start, vocab_size) float32: the logits after each position from `start` on."""
@@ -54,8 +59,8 @@ class Forward:
         with torch.inference_mode():
             cache, total = self.new_cache(), 0.0
             for start, stop in self._chunks(0, len(ids)):
-                output = self.model.base_model(input_ids=self._tensor(ids[start:stop]), past_key_values=cache, use_cache=True)
-                total = total + output.last_hidden_state[0].float().sum(dim=0)
+                outputs = self._outputs(ids[start:stop], start, cache, output_hidden_states=True, **self._keep)
+                total = total + outputs.hidden_states[-1][0].float().sum(dim=0)
             return self._numpy(total / len(ids))
 
     def free_memory(self) -> None:
@@ -72,18 +77,21 @@ class Forward:
         self._scratch = ([], None)
         self.free_memory()
 
-    def _logits(self, ids: Sequence[int], cache: Any, *, keep_all: bool) -> Any:
-        """(1, 1 or len(ids), vocab_size) tensor on the device."""
-        import torch
-
-        with torch.inference_mode():
-            return self.model(input_ids=self._tensor(ids), past_key_values=cache, use_cache=True,
-                              **({} if keep_all else self._keep)).logits
+    def _outputs(self, ids: Sequence[int], n_held: int, cache: Any, **asked: Any) -> Any:
+        """The model's outputs for these ids, tensors on the device; called within inference mode."""
+        if self._takes_positions:
+            # Some hybrid models (Bamba) compute wrong ones from a cache whose first layer is recurrent.
+            asked["position_ids"] = self._tensor(range(n_held, n_held + len(ids)))
+        return self.model(input_ids=self._tensor(ids), past_key_values=cache, use_cache=True, **asked)
 
     def _rows(self, ids: Sequence[int], start: int) -> Any:
         """The logits from `start` on; what the last call evaluated of the same text is not evaluated again."""
         import torch
 
+        with torch.inference_mode():
+            return torch.cat(self._row_parts(ids, start))
+
+    def _row_parts(self, ids: Sequence[int], start: int) -> list[Any]:
         held, cache = self._scratch
         n_held = min(common_prefix(held, ids), start)
         self._scratch = ([], None)
@@ -93,11 +101,11 @@ class Forward:
             cache, n_held = self.new_cache(), 0
         parts = []
         for begin, end in self._chunks(n_held, len(ids)):
-            logits = self._logits(ids[begin:end], cache, keep_all=end > start)
+            logits = self._outputs(ids[begin:end], begin, cache, **({} if end > start else self._keep)).logits
             if end > start:
                 parts.append(logits[0, max(start - begin, 0):])
         self._scratch = (list(ids), cache)
-        return torch.cat(parts)
+        return parts
 
     def _chunks(self, start: int, stop: int) -> list[tuple[int, int]]:
         size = CHUNK if self.takes_chunks else max(stop - start, 1)
@@ -106,10 +114,10 @@ class Forward:
     def _chunks_agree(self) -> bool:
         """Whether a text evaluated in two parts gives what it gives in one: some recurrent layers begin anew with each part."""
         ids = list(range(1, PROBE_TOKENS + 1))
-        whole = self.last_row(ids, self.new_cache())
+        whole = self.last_row(ids, 0, self.new_cache())
         cache = self.new_cache()
-        self.last_row(ids[:7], cache)
-        return bool(abs(whole - self.last_row(ids[7:], cache)).max() < 1e-3 * max(1.0, float(abs(whole).max())))
+        self.last_row(ids[:7], 0, cache)
+        return bool(abs(whole - self.last_row(ids[7:], 7, cache)).max() < 1e-3 * max(1.0, float(abs(whole).max())))
 
     def _tensor(self, ids: Sequence[int]) -> Any:
         import torch

@@ -33,10 +33,10 @@ class IdleCaches:
         self._config, self._slots, self._new_cache = config, slots, new_cache
         self._kept: list[Idle] = []
 
-    def take(self, cache_key: str, prompt: Sequence[int], n_running: int) -> tuple[Any, int]:
+    def take(self, cache_key: str | None, prompt: Sequence[int], n_running: int) -> tuple[Any, int]:
         """A cache for the prompt, and how many of its tokens it already holds; always fewer than all, the last gives the logits.
 
-        n_running: runs that hold a cache already, without this one.
+        cache_key None reuses nothing. n_running: runs that hold a cache already, without this one.
         """
         cache, n_held = self._reused(cache_key, prompt, n_running)
         while self._kept and len(self._kept) + n_running + 1 > self._slots:
@@ -54,7 +54,7 @@ class IdleCaches:
         self._kept.clear()
         return had
 
-    def _reused(self, cache_key: str, prompt: Sequence[int], n_running: int) -> tuple[Any, int]:
+    def _reused(self, cache_key: str | None, prompt: Sequence[int], n_running: int) -> tuple[Any, int]:
         best, n_best = None, 0
         for idle in self._kept:
             n = min(common_prefix(idle.ids, prompt), len(prompt) - 1) if idle.cache_key == cache_key else 0

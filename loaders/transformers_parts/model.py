@@ -16,6 +16,7 @@ from .checkpoint import Checkpoint
 
 TINY_PARAMETERS = 300_000_000
 GENERATION_NEEDS = ("input_ids", "past_key_values")
+MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def translate(error: Exception) -> AppError | None:
@@ -25,7 +26,7 @@ def translate(error: Exception) -> AppError | None:
     if isinstance(error, AppError):
         return error
     is_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error)))
+        isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY_WORDS))
     if is_memory:
         return OutOfMemory("Memory ran out. Load the model with a shorter context, fewer slots or 4-bit quantization, or end "
                            f"other programs. ({str(error).splitlines()[0] if str(error) else type(error).__name__})")

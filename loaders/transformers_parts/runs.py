@@ -74,6 +74,10 @@ class TransformersLoader:
     def add(self, run: str, prompt: Sequence[int], params: GenerationParams, cache_key: str) -> int:
         ids = list(prompt)
         self._check_ids(ids)
+        unknown = next((id_ for id_ in params.logit_bias if id_ >= self.facts.vocab_size), None)
+        if unknown is not None:
+            raise BadRequest(f"logit_bias names token {unknown}; the model's ids go from 0 to {self.facts.vocab_size - 1}.",
+                             param="logit_bias")
         if len(ids) >= self.facts.context:
             raise ContextTooLong(f"The prompt has {len(ids)} tokens and the context {self.facts.context}; shorten the prompt.")
         if len(self._runs) >= self.facts.slots:
@@ -84,7 +88,8 @@ class TransformersLoader:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         # A reply that was cut inside a character goes on with its last bytes.
         decoder.decode(incomplete_tail(self._text.detokenize(ids[-4:])))
-        cache, n_held = self._idle.take(cache_key, ids, len(self._runs))
+        reusable = self._forward.takes_chunks  # else what follows a prefix cannot be evaluated apart from it
+        cache, n_held = self._idle.take(cache_key if reusable else None, ids, len(self._runs))
         self._runs[run] = Run(run, cache_key, params, ids, len(ids), n_held, cache, n_held, sampler, decoder)
         return n_held
 
@@ -167,14 +172,14 @@ class TransformersLoader:
         left = total - run.n_evaluated
         size = min(left, self._pace.size(alone=alone)) if self._forward.takes_chunks else left
         started = time.perf_counter()
-        logits = self._forward.last_row(run.ids[run.n_evaluated: run.n_evaluated + size], run.cache)
+        logits = self._forward.last_row(run.ids[run.n_evaluated: run.n_evaluated + size], run.n_evaluated, run.cache)
         self._pace.prefilled(size, time.perf_counter() - started, alone=alone)
         run.n_evaluated += size
         told: list[StepResult] = [Prefilled(min(run.n_evaluated, run.n_prompt), run.n_prompt, run.n_cached)]
         return told if run.n_evaluated < total else [*told, self._sample(run, logits)]
 
     def _decode(self, run: Run) -> list[StepResult]:
-        logits = self._forward.last_row(run.ids[-1:], run.cache)
+        logits = self._forward.last_row(run.ids[-1:], run.n_evaluated, run.cache)
         run.n_evaluated += 1
         return [self._sample(run, logits)]
 
