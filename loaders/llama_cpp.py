@@ -73,7 +73,7 @@ class LlamaCpp:
         self._context = Context(library, self._model, settings)
         self._cells = Cells(self._context, self._context.size, n_sequences, is_alone=options.slots == 1, can_trim=can_trim)
         self._samplers = Samplers(c, self.vocabulary, self._context.size)
-        self._evaluator = Evaluator(self._context, self._cells, self.vocabulary.size)
+        self._pooling = POOLING.get(library.metadata(self._model, "pooling_type"), "mean")
         progress(0.95, "warming up")
         self._pace = Pace(settings.batch - options.slots, self._warm_up())
         library.log.is_loading = False
@@ -238,16 +238,17 @@ class LlamaCpp:
             self._cells.release(gone.seq)
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
-        self.vocabulary.check(ids)
-        return self._evaluator.score(ids)
+        return self._evaluate(ids).score(ids)
 
     def logits(self, ids: Sequence[int], start: int, stop: int) -> np.ndarray:
-        self.vocabulary.check(ids)
-        return self._evaluator.logits(ids, start, stop)
+        return self._evaluate(ids).logits(ids, start, stop)
 
     def embed(self, ids: Sequence[int]) -> np.ndarray:
+        return self._evaluate(ids).embed(ids, self._pooling)
+
+    def _evaluate(self, ids: Sequence[int]) -> Evaluator:
         self.vocabulary.check(ids)
-        return self._evaluator.embed(ids, POOLING.get(self._library.metadata(self._model, "pooling_type"), "mean"))
+        return Evaluator(self._open_context, self._cells, self.vocabulary.size)
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""

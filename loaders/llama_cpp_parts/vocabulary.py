@@ -43,9 +43,8 @@ class Vocabulary:
         marks = sorted((text for i, text in self.special.items() if not self._attribute(i) & (CONTROL | UNKNOWN)), key=len)
         self._marks = re.compile("|".join(map(re.escape, reversed(marks)))) if marks else None
         self._adds_space = self.detokenize(self._tokenize(b"a", control=False)) == b" a"
-        bos, eos = c.llama_vocab_bos(self.handle), c.llama_vocab_eos(self.handle)
-        self.bos_id: int | None = bos if bos >= 0 else None
-        self.eos_id: int | None = eos if eos >= 0 else None
+        self.bos_id = self._named(model, "bos", c.llama_vocab_bos(self.handle))
+        self.eos_id = self._named(model, "eos", c.llama_vocab_eos(self.handle))
         self.add_bos = bool(c.llama_vocab_get_add_bos(self.handle)) and self.bos_id is not None
 
     def text_of(self, token: int | None) -> str:
@@ -121,6 +120,11 @@ class Vocabulary:
             if n >= 0:
                 return list(ids[:n])
             room = -n
+
+    def _named(self, model: Any, name: str, token: int) -> int | None:
+        """The token, or None where the header names none: llama.cpp then takes 11, GPT-2's closing bracket, for BPE."""
+        is_named = self._c.llama_model_meta_val_str(model, f"tokenizer.ggml.{name}_token_id".encode(), None, 0) >= 0
+        return token if token >= 0 and (is_named or self.kind == SPM) else None
 
     def _attribute(self, token: int) -> int:
         return int(self._c.llama_vocab_get_attr(self.handle, token))

@@ -1,0 +1,428 @@
+"""The GGUF loader beyond the contract suite: loading, control tokens, samplers, room, memories that cannot be cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaders.llama_cpp import SPEC, LlamaCpp
+from modules.core.errors import AppError, BadRequest, Busy, Cancelled, ContextTooLong, LoadFailed
+from modules.core.loader import Loader
+from modules.core.params import GenerationParams
+from tests.contract.play import Played, Stage, prompt_of
+from tests.tiny_memories import WINDOW, tiny_gemma, tiny_mamba
+from tests.tiny_models import TEMPLATE, tiny_gguf
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
+SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not here")
+GREEDY = GenerationParams(temperature=0.0, max_tokens=20, ban_eos=True)
+EXACT = {"threads": 1, "flash_attention": "off", "kv_type_k": "f32", "kv_type_v": "f32"}
+
+
+def load(path: Path, progress: Callable[[float, str], None] = lambda fraction, what: None, **options: Any) -> LlamaCpp:
+    complete = {name: knob.default for name, knob in SPEC.options.items()} | {"threads": 1, "context": 1024} | options
+    loaded = SPEC.load(str(path), complete, progress)
+    assert isinstance(loaded, LlamaCpp)
+    return loaded
+
+
+def changed(**values: Any) -> GenerationParams:
+    return dataclasses.replace(GREEDY, **values)
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def loader(path: Path) -> Iterator[LlamaCpp]:
+    loaded = load(path)
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture
+def stage(loader: LlamaCpp) -> Iterator[Stage]:
+    stage = Stage(loader)
+    yield stage
+    for run in stage.runs:
+        loader.remove(run)
+
+
+def test_progress_goes_from_nothing_to_ready(path: Path) -> None:
+    seen: list[tuple[float, str]] = []
+    load(path, lambda fraction, what: seen.append((fraction, what))).close()
+    assert [f for f, _ in seen] == sorted(f for f, _ in seen)
+    assert seen[0][0] == 0 and seen[-1] == (1.0, "ready") and any("GiB" in what for _, what in seen)
+
+
+def test_a_cancel_in_the_middle_of_a_load_comes_through(path: Path) -> None:
+    def cancel(fraction: float, what: str) -> None:
+        if fraction > 0.3:
+            raise Cancelled("Stopped.")
+
+    with pytest.raises(Cancelled):
+        load(path, cancel)
+    load(path).close()
+
+
+def test_files_that_are_no_model_are_refused_with_the_reason(path: Path, tmp_path: Path) -> None:
+    raw = path.read_bytes()
+    for name, content, reason in [("cut.gguf", raw[:200_000], "complete"), ("empty.gguf", b"", "no GGUF"),
+                                  ("zip.gguf", b"PK\3\4", "no GGUF"),
+                                  ("lfs.gguf", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+                                  ("head.gguf", raw[:100], "complete")]:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(LoadFailed, match=reason):
+            load(tmp_path / name)
+    with pytest.raises(LoadFailed, match="cannot be read"):
+        load(tmp_path / "absent.gguf")
+
+
+@needs_shared
+def test_a_vocabulary_that_would_crash_llama_cpp_is_refused() -> None:
+    with pytest.raises(LoadFailed, match="byte"):
+        load(SHARED / "models" / "hostile" / "no-byte-pieces-tok105-F16.gguf")
+
+
+def test_quantized_values_without_flash_attention_are_refused(path: Path) -> None:
+    with pytest.raises(LoadFailed, match="flash attention") as caught:
+        load(path, kv_type_v="q8_0", flash_attention="off")
+    assert caught.value.param == "kv_type_v"
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q4_0", "f32"])
+def test_every_kv_type_writes(path: Path, kind: str) -> None:
+    loaded = load(path, kv_type_k=kind, kv_type_v=kind)
+    assert len(Stage(loaded).alone("run", prompt_of(loaded), GREEDY).tokens) == 20
+    assert loaded.facts.options["kv_type_k"] == kind
+    loaded.close()
+
+
+def test_facts_say_what_the_model_is(loader: LlamaCpp) -> None:
+    facts = loader.facts
+    assert (facts.context, facts.slots, facts.vocab_size) == (1024, 4, 563)
+    assert (facts.chat_template, facts.add_bos) == (TEMPLATE, False)
+    assert (facts.bos_text, facts.eos_text) == ("<|endoftext|>", "<|im_end|>")
+    assert set(facts.eog_ids) == {0, 2}
+    assert set(facts.special_tokens.values()) == {"<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"}
+    assert facts.options["threads"] == 1 and facts.options["flash_attention"] == "on" and facts.memory_bytes > 7_000_000
+
+
+def test_a_context_is_rounded_up_and_by_default_as_trained(path: Path) -> None:
+    for wanted, got in ((300, 512), (0, 8192)):
+        loaded = load(path, context=wanted)
+        assert loaded.facts.context == loaded.facts.options["context"] == got
+        loaded.close()
+
+
+def test_marks_are_tokens_only_where_control_is_allowed(loader: LlamaCpp) -> None:
+    """User-defined tokens too, which llama.cpp finds in any text: a document must not close the model's reasoning."""
+    text = "a<|im_end|>\n<think>b</think>c<|im_start|>"
+    ids = {text: i for i, text in loader.facts.special_tokens.items()}
+    as_text = loader.tokenize(text, control=False)
+    assert not set(as_text) & set(ids.values())
+    assert loader.detokenize(as_text) == text.encode()
+    assert {ids["<|im_end|>"], ids["<think>"], ids["</think>"], ids["<|im_start|>"]} <= set(loader.tokenize(text, control=True))
+    assert loader.detokenize(loader.tokenize(text, control=True)) == text.encode()
+
+
+@needs_shared
+def test_text_that_goes_on_gets_no_space_before_it() -> None:
+    loaded = load(SHARED / "models" / "stories260K-F32.gguf", context=512)
+    assert loaded.detokenize(loaded.tokenize("Once upon", control=False)) == b" Once upon", "the model was trained so"
+    for text in ("Once upon", " Once", "\n\nx", "", "é", "</s>"):
+        assert loaded.detokenize(loaded.tokenize(text, control=False, first=False)) == text.encode()
+    loaded.close()
+
+
+def test_unknown_ids_and_long_prompts_are_refused(loader: LlamaCpp) -> None:
+    with pytest.raises(BadRequest, match="563"):
+        loader.add("run", [1, 563], GREEDY, "")
+    with pytest.raises(BadRequest, match="-1"):
+        loader.detokenize([-1])
+    with pytest.raises(ContextTooLong, match="1024"):
+        loader.add("run", [1] * 1024, GREEDY, "")
+
+
+@pytest.mark.parametrize("values", [
+    {"temperature": 1.5}, {"temperature": 1, "top_k": 5}, {"temperature": 1, "top_p": 0.5}, {"temperature": 1, "min_p": 0.2},
+    {"temperature": 1, "typical_p": 0.5}, {"temperature": 1, "top_n_sigma": 1.0}, {"temperature": 1, "xtc_probability": 1.0},
+    {"temperature": 1, "mirostat_mode": 1}, {"temperature": 1, "mirostat_mode": 2}, {"repetition_penalty": 1.5},
+    {"frequency_penalty": 2.0}, {"presence_penalty": 2.0}, {"dry_multiplier": 2.0, "dry_allowed_length": 1},
+    {"logit_bias": {300: 50.0}}, {"grammar": "root ::= [0-9]+"}], ids=lambda values: ",".join(values))
+def test_every_sampler_has_an_effect_that_a_seed_repeats(stage: Stage, values: dict[str, Any]) -> None:
+    prompt = prompt_of(stage.loader, "again and again and again and again and")
+    name = ",".join(values)
+    first, again = (stage.alone(f"{name} {n}", prompt, changed(seed=5, **values)).ids for n in range(2))
+    neutral = stage.alone(f"{name} neutral", prompt, changed(seed=5, temperature=values.get("temperature", 0.0))).ids
+    assert first == again
+    assert first != neutral or values == {"temperature": 1.5}
+
+
+def test_a_bias_forces_and_forbids(stage: Stage) -> None:
+    prompt = prompt_of(stage.loader)
+    best = stage.alone("plain", prompt, GREEDY).ids[0]
+    assert set(stage.alone("forced", prompt, changed(logit_bias={300: 100.0})).ids) == {300}
+    assert best not in stage.alone("forbidden", prompt, changed(logit_bias={best: -100.0})).ids
+    with pytest.raises(BadRequest, match="563") as caught:
+        stage.add("bad", prompt, changed(logit_bias={563: 1.0}))
+    assert caught.value.param == "logit_bias"
+
+
+def level(loader: Loader, prompt: list[int], wanted: dict[int, float]) -> dict[int, float]:
+    """Biases that bring the next token's logits to these values."""
+    row = loader.logits(prompt, len(prompt) - 1, len(prompt))[0]
+    return {token: value - float(row[token]) for token, value in wanted.items()}
+
+
+def test_penalties_know_the_prompt_and_its_range(stage: Stage) -> None:
+    """A token of the prompt that a bias makes the best one is not taken again, unless it lies beyond the range."""
+    prompt = [300, *([301] * 10)]
+    bias = level(stage.loader, prompt, {300: 60.0, 302: 59.0})
+    assert stage.alone("plain", prompt, changed(logit_bias=bias, max_tokens=1)).ids == [300]
+    for name, values in (("repeat", {"repetition_penalty": 5.0}), ("presence", {"presence_penalty": 2.0}),
+                         ("frequency", {"frequency_penalty": 2.0})):
+        assert stage.alone(name, prompt, changed(logit_bias=bias, max_tokens=1, **values)).ids != [300]
+        near = stage.alone(name + " near", prompt, changed(logit_bias=bias, max_tokens=1, repetition_penalty_range=10, **values))
+        assert near.ids == [300]
+
+
+def test_dry_knows_the_prompt_and_its_breakers(stage: Stage) -> None:
+    """After a b c d, e, a b c the token d would repeat; a breaker among them stops the match."""
+    a, b, c, d, e, other = (stage.loader.tokenize(letter, control=False)[0] for letter in "abcdeo")
+    prompt = [a, b, c, d, e, a, b, c]
+    bias = level(stage.loader, prompt, {d: 60.0, other: 59.0})
+    values = {"logit_bias": bias, "max_tokens": 1, "dry_multiplier": 5.0, "dry_sequence_breakers": ()}
+    assert stage.alone("off", prompt, changed(**{**values, "dry_multiplier": 0.0})).ids == [d]
+    assert stage.alone("on", prompt, changed(**values)).ids == [other]
+    assert stage.alone("broken", prompt, changed(**{**values, "dry_sequence_breakers": ("c",)})).ids == [d]
+    with pytest.raises(BadRequest, match="40"):
+        stage.add("long", prompt, changed(**{**values, "dry_sequence_breakers": ("x" * 41,)}))
+
+
+def test_a_grammar_shapes_the_reply_and_ends_it(stage: Stage) -> None:
+    params = changed(grammar='root ::= "yes" | "no"', ban_eos=False, temperature=1.0, seed=1)
+    played = stage.alone("run", prompt_of(stage.loader), params)
+    assert played.text in ("yes", "no") and played.finish == "stop" and played.tokens[-1].text == ""
+
+
+@pytest.mark.parametrize("grammar", [
+    "root ::= (", "rule ::= a", "root ::= missing", 'root ::= root "x"', "root ::= " + "(" * 60_000, 'root ::= "a"{5000}',
+    "root ::= [", "\x7f", "root ::= <[99999999999999999999]>"])
+def test_a_bad_grammar_is_refused_before_the_run(stage: Stage, grammar: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        stage.add("bad", prompt_of(stage.loader), changed(grammar=grammar))
+    assert caught.value.param == "grammar"
+    assert stage.alone("good", prompt_of(stage.loader), changed(grammar='root ::= "a"+')).text == "a" * 20
+
+
+def test_a_grammar_that_leaves_nothing_ends_that_run_only(stage: Stage) -> None:
+    """llama.cpp would end the process: the grammar is complete, and the end of the text is banned."""
+    other = stage.add("other", prompt_of(stage.loader, "The fox"), GREEDY)
+    stuck = stage.add("stuck", prompt_of(stage.loader), changed(grammar='root ::= "yes"'))
+    stage.play()
+    assert isinstance(stuck.error, BadRequest) and stuck.text == "yes"
+    assert len(other.tokens) == 20
+
+
+@pytest.mark.slow
+def test_no_grammar_kills_the_process(path: Path) -> None:
+    """Two thousand broken grammars in a process of its own, which would die of a C++ exception."""
+    script = f"""
+import random, sys
+from tests.test_llama_cpp import Path, load, changed, BadRequest
+loader, chance = load(Path({str(path)!r})), random.Random(1)
+parts = ['root', '::=', 'a', '"', '"x"', '[', ']', '[a-z]', '(', ')', '|', '*', '+', '?', '{{', '}}', '{{2,3}}', '{{,2}}', '\\n',
+         '#', '\\\\', '\\\\x4', '.', '^', '-', '!', '<', '>', '<[1]>', '<a>', 'é', '🙂', '\\\\u00', '99999999999999999999', ',']
+for n in range(2000):
+    text = ('root ::= ' if n % 2 else '') + ' '[n % 3 // 2:].join(chance.choices(parts, k=chance.randint(1, 25)))
+    try:
+        loader.add('run', [1, 2, 3], changed(grammar=text, max_tokens=4, temperature=1.0, seed=n), '')
+    except BadRequest:
+        continue
+    for _ in range(6):
+        loader.step()
+    loader.remove('run')
+print('alive')
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=170, check=False,
+                          cwd=Path(__file__).resolve().parents[1])
+    assert done.stdout.strip() == "alive", f"exit code {done.returncode}: {done.stderr[-500:]}"
+
+
+def test_log_probabilities_are_the_models_own(stage: Stage) -> None:
+    import numpy as np
+
+    loader = stage.loader
+    prompt = prompt_of(loader)
+    played = stage.alone("run", prompt, changed(top_logprobs=5, max_tokens=3, temperature=1.0, seed=3, top_k=2))
+    rows = loader.logits([*prompt, *played.ids], len(prompt) - 1, len(prompt) + 2).astype(np.float64)
+    logs = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    for token, row in zip(played.tokens, logs, strict=True):
+        assert token.logprob == pytest.approx(row[token.id], abs=2e-2)
+        assert [i for i, _, _ in token.top][:2] == np.argsort(-row)[:2].tolist() and len(token.top) == 5
+        assert [p for _, _, p in token.top] == sorted((p for _, _, p in token.top), reverse=True)
+    assert stage.alone("none", prompt, GREEDY).tokens[0].logprob is None
+
+
+def test_fifty_turns_evaluate_only_what_is_new(path: Path) -> None:
+    loader = load(path, context=8192)
+    stage, ids = Stage(loader), prompt_of(loader)
+    new = loader.tokenize("<|im_end|>\n<|im_start|>user\nand then?<|im_end|>\n<|im_start|>assistant\n", control=True)
+    for turn in range(50):
+        played = stage.alone(f"turn {turn}", ids, changed(temperature=1.5, seed=turn, max_tokens=30), "chat")
+        assert not turn or played.evaluated <= len(new) + 1, f"turn {turn}"
+        ids = [*ids, *played.ids, *new]
+    loader.close()
+
+
+def test_a_regenerated_reply_is_the_same_to_the_bit(path: Path) -> None:
+    """The prompt computed in pieces, then found in the cache; flash attention and float16 as by default."""
+    loader = load(path)
+    stage, prompt = Stage(loader), prompt_of(loader, n_tokens=700)
+    params = changed(temperature=1.2, seed=9, top_logprobs=1, max_tokens=60)
+    cold, warm, again = (stage.alone(f"run {n}", prompt, params, "chat") for n in range(3))
+    assert (cold.cached, warm.cached, again.cached) == (0, 699, 699)
+    assert cold.tokens == warm.tokens == again.tokens
+    loader.close()
+
+
+def test_open_runs_share_the_room_and_end_with_length(path: Path) -> None:
+    loader = load(path, context=1024, slots=2)
+    stage = Stage(loader)
+    one = stage.add("one", prompt_of(loader), changed(max_tokens=0))
+    stage.step()
+    two = stage.add("two", prompt_of(loader, "The fox"), changed(max_tokens=0))
+    stage.play()
+    assert one.finish == two.finish == "length"
+    assert min(len(one.tokens), len(two.tokens)) > 256
+    assert max(len(one.tokens), len(two.tokens)) > 700, "when one has ended, the other goes on into its cells"
+    loader.close()
+
+
+def test_what_does_not_fit_waits_and_an_idle_chat_gives_way(path: Path) -> None:
+    loader = load(path, context=512, slots=2)
+    stage = Stage(loader)
+    stage.alone("idle", prompt_of(loader, n_tokens=300), GREEDY, "idle")
+    one = stage.add("one", prompt_of(loader, n_tokens=200), changed(max_tokens=200))
+    with pytest.raises(Busy):
+        stage.add("two", prompt_of(loader, n_tokens=100), changed(max_tokens=100))
+    two = stage.add("three", prompt_of(loader, n_tokens=50), changed(max_tokens=40))
+    stage.play()
+    assert (len(one.tokens), len(two.tokens)) == (200, 40)
+    loader.close()
+
+
+def test_when_the_memory_has_no_room_only_the_last_run_ends(path: Path) -> None:
+    """Cells taken behind the books' back: llama_decode answers 1, which must not kill the reply that was there before."""
+    loader = load(path, context=256, slots=2)
+    stage = Stage(loader)
+    first = stage.add("first", prompt_of(loader, n_tokens=20), changed(max_tokens=60))
+    stage.play(lambda: len(first.tokens) > 2)
+    context = loader._context
+    assert context is not None
+    context.begin()
+    context.add_chunk([5] * 130, 0, 5)
+    assert context.decode() == 0
+    second = stage.add("second", prompt_of(loader, n_tokens=120), changed(max_tokens=10))
+    stage.play()
+    assert isinstance(second.error, Busy) and len(first.tokens) == 60
+    loader.close()
+
+
+@needs_shared
+def test_scores_are_those_that_numpy_computed() -> None:
+    """../shared/data/README.md: stories260K on tinyshakespeare, the first 511 tokens after BOS: 3.9002 nats a token."""
+    import numpy as np
+
+    loader = load(SHARED / "models" / "stories260K-F32.gguf", context=512, **{k: v for k, v in EXACT.items() if k != "threads"})
+    text = (SHARED / "text" / "tinyshakespeare.txt").read_text("utf-8")
+    ids = [1, *loader.tokenize(text[:8000], control=False)][:512]
+    scores = loader.score(ids)
+    assert np.isnan(scores[0]) and -scores[1:].mean() == pytest.approx(3.9002, abs=1e-3)
+    loader.close()
+
+
+def test_evaluation_beside_runs_changes_none_of_them(path: Path) -> None:
+    import numpy as np
+
+    loader = load(path, **EXACT)
+    stage, ids = Stage(loader), prompt_of(loader, n_tokens=200)
+    alone = stage.alone("alone", prompt_of(loader), GREEDY).ids
+    before = loader.logits(ids, 0, 200)
+    run = stage.add("run", prompt_of(loader), GREEDY)
+    stage.play(lambda: len(run.tokens) == 5)
+    pieces = np.concatenate([loader.logits(ids, n, n + 50) for n in range(0, 200, 50)])
+    np.testing.assert_allclose(pieces, before, atol=1e-4)
+    rows = before.astype(np.float64)
+    logs = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(loader.score(ids)[1:], logs[np.arange(199), ids[1:]], atol=1e-4)
+    vector = loader.embed(ids)
+    assert vector.shape == (256,) and vector.dtype == np.float32 and np.isfinite(vector).all()
+    np.testing.assert_allclose(loader.embed(ids), vector, atol=1e-5)
+    stage.play()
+    assert run.ids == alone
+    with pytest.raises(BadRequest, match="Positions"):
+        loader.logits(ids, 190, 201)
+    loader.close()
+
+
+def test_what_does_not_fit_beside_the_runs_is_not_evaluated(path: Path) -> None:
+    loader = load(path, context=512, slots=1)
+    Stage(loader).add("run", prompt_of(loader, n_tokens=100), changed(max_tokens=300))
+    with pytest.raises(Busy):
+        loader.score([5] * 200)
+    assert len(loader.score([5] * 100)) == 100
+    loader.close()
+
+
+def turns(loader: LlamaCpp, key: str, n_prompt: int) -> list[Played]:
+    """A reply, the next turn, and the first one again."""
+    stage = Stage(loader)
+    prompt = prompt_of(loader, n_tokens=n_prompt)
+    first = stage.alone("first" + key, prompt, GREEDY, key)
+    further = [*prompt, *first.ids, *prompt_of(loader, " and then")]
+    return [first, stage.alone("next" + key, further, GREEDY, key), stage.alone("again" + key, prompt, GREEDY, key),
+            stage.alone("cold" + key, further, GREEDY, key + " cold")]
+
+
+def test_a_recurrent_models_state_is_reused_only_where_it_ends(tmp_path: Path) -> None:
+    loader = load(tiny_mamba(tmp_path / "mamba.gguf"))
+    first, following, again, cold = turns(loader, "chat", 100)
+    assert following.cached == 119 and again.cached == 0
+    assert again.ids == first.ids and following.ids == cold.ids
+    loader.close()
+
+
+@pytest.mark.parametrize("full_swa", [True, False])
+def test_a_sliding_window_is_computed_again_where_it_is_gone(tmp_path: Path, full_swa: bool) -> None:
+    """Regenerating from 800 tokens back: in the windows' own small cache those cells are overwritten by then."""
+    loader = load(tiny_gemma(tmp_path / "gemma.gguf"), full_swa=full_swa, context=2048, slots=1, batch=64, ubatch=32, **EXACT)
+    stage, prompt = Stage(loader), prompt_of(loader, n_tokens=3 * WINDOW)
+    first = stage.alone("first", prompt, changed(max_tokens=800), "chat")
+    again = stage.alone("again", prompt, changed(max_tokens=800), "chat")
+    assert again.ids == first.ids
+    assert again.cached == (len(prompt) - 1 if full_swa else 0)
+    following = stage.alone("next", [*prompt, *first.ids, 5, 6], GREEDY, "chat")
+    assert following.cached == len(prompt) + 799
+    loader.close()
+
+
+def test_closing_with_runs_and_twice_is_harmless(path: Path) -> None:
+    loader = load(path)
+    loader.add("run", [1, 2, 3], GREEDY, "")
+    loader.step()
+    loader.close()
+    loader.close()
+    with pytest.raises(AppError, match="closed"):
+        loader.embed([1])
