@@ -163,11 +163,11 @@ class ChatService:
 
     async def new_chat(self, session: str, *, character: str = "") -> None:
         """An empty chat, saved with its first message; a character's greeting is that message."""
+        # Read first: a character that is not there must not stay with the session, whose every message it would refuse.
+        card = await asyncio.to_thread(self._cards.load, character) if character else None
         state = await self._sessions.update(session, conversation="", head=None, character=character)
-        if character:
-            card = await asyncio.to_thread(self._cards.load, character)
-            if card.greeting:
-                await self._begin(state, title=card.name)
+        if card is not None and card.greeting:
+            await self._begin(state, title=card.name)
 
     async def describe(self, session: str, *, system_prompt: str | None = None, user_name: str | None = None,
                        persona: str | None = None) -> None:

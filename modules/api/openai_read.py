@@ -91,15 +91,15 @@ def _asked(body: dict[str, Any], requests: list[Request], unknown: list[str], *,
 def _params(body: dict[str, Any], *, top_logprobs: int, max_tokens: int) -> tuple[GenerationParams, list[str]]:
     """Parameters from the body, and the names nobody knows; `max_tokens` is the dialect's default, 0 for as many as fit."""
     values = {name: value for name, value in body.items() if name not in UNREMARKABLE and value is not None}
-    if isinstance(values.get("stop"), str):
-        values["stop"] = [values["stop"]]
+    stop = field(values, "stop", (str, list), [])
+    values["stop"] = [stop] if isinstance(stop, str) else stop
     for name in ("max_tokens", "max_completion_tokens"):
         if name in values and (not isinstance(values[name], int) or isinstance(values[name], bool) or values[name] < 0):
             raise BadRequest(f"{name} must be a whole number, 1 or more; got {values[name]!r}.", param=name)
     if "max_completion_tokens" in values:
         values["max_tokens"] = values.pop("max_completion_tokens")
     values.setdefault("max_tokens", max_tokens)
-    if any(not text for text in values.get("stop", ()) if isinstance(text, str)):
+    if "" in values["stop"]:
         raise BadRequest("stop strings must not be empty.", param="stop")
     return GenerationParams(top_logprobs=top_logprobs).with_values(values)
 

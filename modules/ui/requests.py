@@ -61,7 +61,7 @@ async def read_body(request: Request) -> Body:
         chunks.append(chunk)
     try:
         body = json.loads(b"".join(chunks))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"The request's body is not JSON: {error}.") from error
     if not isinstance(body, dict):
         raise BadRequest("The request's body must be a JSON object.")
