@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loaders.transformers_parts.pace import Pace
 from modules.core.errors import BadRequest, Busy, ContextTooLong
 from modules.core.loader import Loader, Prefilled, Token
 from modules.core.params import GenerationParams
@@ -118,6 +119,17 @@ def test_a_cancel_during_prefill_takes_effect_after_one_chunk(model: Loader) -> 
     assert model.step() == []
     assert model.add("again", [5, 6, 7, 8] * 1000, GREEDY, "cancelled") == first.done
     model.remove("again")
+
+
+@pytest.mark.parametrize(("fixed", "per_token", "smallest", "largest"), [(0.0, 0.01, 16, 32), (3.0, 0.0001, 128, 256),
+                                                                         (0.0, 1e-5, 4096, 4096)])
+def test_chunks_shrink_only_where_that_makes_them_shorter(fixed: float, per_token: float, smallest: int, largest: int) -> None:
+    """0.4 s are 40 tokens at 10 ms each; a fixed 3 s a pass is not shortened by smaller ones."""
+    pace = Pace()
+    for _ in range(20):
+        pace.prefilled(pace.size(alone=True), fixed + per_token * pace.size(alone=True), alone=True)
+        last = pace.size(alone=True)
+    assert smallest <= last <= largest
 
 
 def test_every_prompt_token_is_reported_evaluated_or_cached(model: Loader) -> None:

@@ -16,6 +16,7 @@ class Pace:
     def __init__(self) -> None:
         self._sizes = {True: 256, False: 32}
         self._decode_seconds = 0.0
+        self._late: dict[bool, tuple[int, float]] = {}  # tokens and seconds of the last chunk that was late
 
     def size(self, *, alone: bool) -> int:
         return self._sizes[alone]
@@ -30,6 +31,13 @@ class Pace:
         budget = ALONE_SECONDS if alone else min(BESIDE_SECONDS, max(BESIDE_STEPS * self._decode_seconds, 0.01))
         size = self._sizes[alone]
         if seconds > budget:
-            self._sizes[alone] = max(size // 2, SMALLEST)
+            n_before, seconds_before = self._late.get(alone, (0, 0.0))
+            if n_tokens <= n_before // 2 and seconds > 0.8 * seconds_before:
+                # Half the tokens took as long: the time is not theirs (other programs have the cores), and ever smaller chunks
+                # would only make the prompt take ever longer.
+                self._sizes[alone] = n_before
+            else:
+                self._sizes[alone] = max(size // 2, SMALLEST)
+            self._late[alone] = (n_tokens, seconds)
         elif seconds < 0.4 * budget and n_tokens >= size:
             self._sizes[alone] = min(size * 2, LARGEST)
