@@ -87,7 +87,7 @@ class ModelTab:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         choice = [self._loader, self._why, *self._groups.values()]
         widgets = [w for group in self._options.values() for w in group.values()]
-        self._model.input(lambda name: self._choice(name, ""), [self._model], choice, **quiet)
+        self._model.input(self._choice, [self._model], choice, **quiet)
         self._loader.input(self._choice, [self._model, self._loader], choice, **quiet)
         self._refresh.click(self.state, None, self.outputs, **quiet)
         self._table.select(self._pick, None, [self._model, *choice], **quiet)
@@ -106,7 +106,7 @@ class ModelTab:
         name = str(event.row_value[0])
         return [name, *await self._choice(name, "")]
 
-    async def _choice(self, name: str | None, loader: str) -> list[Any]:
+    async def _choice(self, name: str | None, loader: str = "") -> list[Any]:
         """Updates of loader list, reason and option groups for a model; `loader` "" takes the one that suits it."""
         if not name:
             hidden = [gr.update(visible=False) for _ in self._groups]

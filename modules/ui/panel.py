@@ -53,8 +53,8 @@ class Panel:
         params = saved.generation_params()
         held = next(iter(self._services.engine.models), None)
         names = await self._services.preset_names()
-        updates = [gr.update(value=shown(knob, getattr(params, name)), **greying(name, held))
-                   for name, knob in PARAM_KNOBS.items()]
+        updates = [gr.update(value=shown(PARAM_KNOBS[name], getattr(params, name)), **greying(name, held))
+                   for name in self.widgets]
         return [gr.update(choices=names, value=saved.preset if saved.preset in names else None), _notes(params, held), *updates]
 
     def wire(self, session: Any) -> None:
