@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import random
 from html.parser import HTMLParser
+from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modules.ui.blocks import MAX_MARKDOWN, LiveBlocks, Update, diff, render_message
+from modules.ui.open_blocks import OpenParts
 from modules.ui.sanitize import MATH_TAGS, TEXT_TAGS
 
 from .probes import PROBES
@@ -66,6 +69,34 @@ def test_closed_blocks_never_need_mending(pieces: list[str], rng: random.Random)
         live.render(float(now))
     closed = list(live._closed)
     assert closed == render_message(text)[:len(closed)]
+
+
+ITEMS = ["- a\n", "- b *c*\n", "- d\n\n", "  more\n", "  - deep\n", "\n", "- e $x$\n", "* f\n", "- ```\n  code\n  ```\n", "lazy\n", "- <b>x</ul>\n",
+         "1. g\n", "- [ ] h\n", "    i\n", "End.\n", "- # j\n"]
+ROWS = ["| 1 | 2 |\n", "| a | *b* |\n", "| `c` |\n", "d\n", "| e | f | g |\n", "\n", "> h\n", "| i | <b>j |\n", "- k\n", "| | |\n"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.booleans(), st.lists(st.integers(0, 100), max_size=14), st.randoms(use_true_random=False))
+def test_a_long_list_or_table_previews_as_it_will_be(is_table: bool, picks: list[int], rng: random.Random) -> None:
+    """Drawing only the last item or row again shows, after every piece, what drawing the whole block shows."""
+    parts, begin = (ROWS, "| x | y |\n|---|--:|\n" + ROWS[0] * 7) if is_table else (ITEMS, ITEMS[0] * 7)
+    text = begin + "".join(parts[pick % len(parts)] for pick in picks)
+    cuts = [0, *sorted(rng.randrange(len(text) + 1) for _ in range(20)), len(text)]
+    quick, whole = LiveBlocks(), LiveBlocks()
+    for now, (start, end) in enumerate(pairwise(cuts)):
+        quick.feed(text[start:end])
+        whole.feed(text[start:end])
+        quick.render(float(now))
+        with patch.object(OpenParts, "of", return_value=None):
+            whole.render(float(now))
+        assert quick.blocks == whole.blocks
+
+
+def test_only_line_feeds_end_lines() -> None:
+    """Other separators used to move the cut: str.splitlines ends lines at them, the parser does not."""
+    text = "a\u2028b\x0cc\x85d\n\n# head\n\nnext\n\nend"
+    assert streamed(text, [12, 17, 20], finish=False) == render_message(text)
 
 
 def test_every_cut_of_a_short_mix_draws_the_same() -> None:

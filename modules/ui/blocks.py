@@ -6,16 +6,15 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .highlight import highlight, language_of
-from .markdown import LIVE, code_parts, is_closed, make_parser
+from .markdown import LIVE, is_closed, parser
+from .open_blocks import OpenFence, OpenParts
 from .sanitize import sanitize
+from .spans import Span, lines_of, spans_of
 
 if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
 MAX_MARKDOWN = 400_000  # characters; a longer message is shown as plain text, because parsing it would hold up everybody
@@ -24,7 +23,6 @@ LONGEST_INTERVAL = 0.5
 CPU_SHARE = 0.04  # of one core that the rendering of one reply may take
 
 _BLANK_END = re.compile(r"(?:^|\n)[ \t]*\n\Z")
-_DETAILS = re.compile(r"<(/?)details\b", re.IGNORECASE)
 # HTML blocks that a blank line does not end.
 _HTML_PAST_BLANK = re.compile(r"\s*<(?:script|pre|style|textarea|!|\?)", re.IGNORECASE)
 
@@ -78,7 +76,8 @@ class LiveBlocks:
         self._env: dict[str, Any] = {}
         self._tail = ""
         self._tried = (0, False)
-        self._fence: _OpenFence | None = None
+        self._fence: OpenFence | None = None
+        self._parts: OpenParts | None = None
         self._size = 0
 
     @property
@@ -119,7 +118,7 @@ class LiveBlocks:
         blocks = render_message(text) if self._size <= MAX_MARKDOWN else [plain_block(text)]
         updates = diff(self.blocks, blocks)
         self.blocks = self._closed = blocks
-        self._tail, self._fence = "", None
+        self._tail, self._fence, self._parts = "", None, None
         return updates
 
     def give_up_markdown(self) -> None:
@@ -150,18 +149,30 @@ class LiveBlocks:
         if not complete or self._tried == (len(complete), is_new_paragraph):
             return False
         self._tried = (len(complete), is_new_paragraph)
+        if self._parts is not None and not is_new_paragraph and self._parts.goes_on(complete, self._live_env()):
+            return False
+        self._parts = None
         tokens: list[Token] = []
-        _parser().block.parse(complete, _parser(), _fork(self._env), tokens)
-        spans = _spans(tokens)
+        parser().block.parse(complete, parser(), _fork(self._env), tokens)
+        spans = spans_of(tokens)
         n_closed = len(spans)
         if spans and not _is_over(spans[-1], tokens, ends_blank=ends_blank, is_new_paragraph=is_new_paragraph):
             n_closed -= 1
         cut = _cut_after(complete, spans, n_closed)
-        opened = _OpenFence.of(tokens, spans[-1], complete[cut:]) if n_closed < len(spans) else None
         if cut:
             self._cut(cut)
-        self._fence = opened
-        return opened is not None
+        if n_closed < len(spans):
+            self._watch(tokens, spans[-1], complete, cut)
+        return self._fence is not None
+
+    def _watch(self, tokens: Sequence[Token], span: Span, complete: str, cut: int) -> None:
+        """Remember what the open block is, if the tail now begins with it, so that it need not be parsed whole each time."""
+        if sum(map(len, lines_of(complete)[:span.begin])) != cut or span.is_held:
+            return
+        self._fence = OpenFence.of(tokens, span, complete[cut:])
+        if self._fence is None:
+            self._parts = OpenParts.of(tokens, span, complete[cut:], self._live_env())
+            self._tried = (len(complete) - cut, False)
 
     def _cut(self, end: int) -> None:
         self._closed.extend(_render(self._tail[:end], self._env))
@@ -171,84 +182,16 @@ class LiveBlocks:
     def _draw_tail(self) -> list[str]:
         if self._fence is not None:
             return [self._fence.draw(self._tail)]
-        return _render(self._tail, {**_fork(self._env), LIVE: True}) if self._tail.strip() else []
+        preview = self._parts.draw(self._tail, self._live_env()) if self._parts is not None else None
+        if preview is not None:
+            return [preview]
+        return _render(self._tail, self._live_env()) if self._tail.strip() else []
+
+    def _live_env(self) -> dict[str, Any]:
+        return {**_fork(self._env), LIVE: True}
 
 
-@dataclass
-class _OpenFence:
-    """A code block at the margin that is still being written: only new lines are looked at, for its closing line."""
-
-    closer: re.Pattern[str]
-    language: str
-    begin: int  # where its content begins in the tail
-    looked: int  # how much of the tail was searched for the closer
-    coloured: int = 0  # how many characters of the content have colours
-    html: str = ""  # those
-
-    @classmethod
-    def of(cls, tokens: Sequence[Token], span: _Span, tail: str) -> _OpenFence | None:
-        """The fence that the tail begins with, if it is all of the last span and not indented; else None."""
-        token = tokens[span.first]
-        if token.type != "fence" or span.stop - span.first > 1 or not tail.startswith(token.markup):
-            return None
-        mark = re.escape(token.markup[0])
-        begin = tail.index("\n") + 1
-        return cls(re.compile(rf"^ {{0,3}}{mark}{{{len(token.markup)},}}[ \t]*\n", re.MULTILINE),
-                   language_of(token.info), begin, begin)
-
-    def end(self, tail: str) -> int:
-        """Where the code block ends in the tail, its closing line included; 0 while it is open."""
-        found = self.closer.search(tail, self.looked)
-        self.looked = max(self.looked, tail.rfind("\n") + 1)
-        return found.end() if found else 0
-
-    def draw(self, tail: str) -> str:
-        """The block's HTML: colours up to the line where they were last worked out, then plain text.
-
-        It needs no sanitiser: all of the text is escaped here or by the highlighter.
-        """
-        content = tail[self.begin:]
-        complete = content.rfind("\n") + 1
-        if self.language and content.count("\n", self.coloured, complete) >= max(20, content.count("\n", 0, self.coloured) // 4):
-            self.html, self.coloured = highlight(content[:complete], self.language), complete
-        before, after = code_parts(self.language)
-        return sanitize(before + after)[:-len(after)] + self.html + escape(content[self.coloured:], quote=False) + after
-
-
-@dataclass(frozen=True)
-class _Span:
-    """One block: tokens first..stop, lines begin..end; `is_held` while a <details> in it is not closed."""
-
-    first: int
-    stop: int
-    begin: int
-    end: int
-    is_held: bool = False
-
-
-def _spans(tokens: Sequence[Token]) -> list[_Span]:
-    """The top-level blocks; those between <details> and </details> are one, so that the page can fold them."""
-    spans: list[_Span] = []
-    held = 0
-    begun: Token | None = None
-    for index, token in enumerate(tokens):
-        if token.level == 0 and token.nesting >= 0:
-            begun, first = token, index
-        if token.level or token.nesting > 0:
-            continue
-        assert begun is not None and begun.map is not None, "every top-level token has its lines"
-        before = held
-        if token.type == "html_block":
-            held = max(0, held + sum(-1 if mark.group(1) else 1 for mark in _DETAILS.finditer(token.content)))
-        begin, end = begun.map
-        if before and spans:
-            spans[-1] = _Span(spans[-1].first, index + 1, spans[-1].begin, end, held > 0)
-        else:
-            spans.append(_Span(first, index + 1, begin, end, held > 0))
-    return spans
-
-
-def _is_over(span: _Span, tokens: Sequence[Token], *, ends_blank: bool, is_new_paragraph: bool) -> bool:
+def _is_over(span: Span, tokens: Sequence[Token], *, ends_blank: bool, is_new_paragraph: bool) -> bool:
     """Whether the last block stays as it is, whatever follows."""
     last = tokens[span.stop - 1]
     if span.is_held:
@@ -268,9 +211,9 @@ def _is_over(span: _Span, tokens: Sequence[Token], *, ends_blank: bool, is_new_p
             return is_new_paragraph
 
 
-def _cut_after(complete: str, spans: Sequence[_Span], n_closed: int) -> int:
+def _cut_after(complete: str, spans: Sequence[Span], n_closed: int) -> int:
     """The character after the first `n_closed` blocks, before any link definition that may still go on."""
-    lines = complete.splitlines(keepends=True)
+    lines = lines_of(complete)
     line = spans[n_closed].begin if n_closed < len(spans) else len(lines)
     lowest = spans[n_closed - 1].end if n_closed else 0
     while line > lowest and lines[line - 1].strip(" \t\n"):
@@ -279,9 +222,9 @@ def _cut_after(complete: str, spans: Sequence[_Span], n_closed: int) -> int:
 
 
 def _render(text: str, env: dict[str, Any]) -> list[str]:
-    md = _parser()
+    md = parser()
     tokens = md.parse(text, env)
-    return [sanitize(md.renderer.render(tokens[span.first:span.stop], md.options, env)) for span in _spans(tokens)]
+    return [sanitize(md.renderer.render(tokens[span.first:span.stop], md.options, env)) for span in spans_of(tokens)]
 
 
 def _fork(env: dict[str, Any]) -> dict[str, Any]:
@@ -291,11 +234,6 @@ def _fork(env: dict[str, Any]) -> dict[str, Any]:
         notes = env["footnotes"]
         forked["footnotes"] = {"refs": dict(notes["refs"]), "list": {key: dict(note) for key, note in notes["list"].items()}}
     return forked
-
-
-@lru_cache(maxsize=1)
-def _parser() -> MarkdownIt:
-    return make_parser()
 
 
 def _normal(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,9 @@ _AFTER_MATH = re.compile(r"[.,;:!?)]?\s*$")
 _CHECKBOXES = {True: '<span class="task done">☑</span> ', False: '<span class="task">☐</span> '}
 
 
-def make_parser() -> MarkdownIt:
-    """A parser whose output is not sanitised yet. Footnotes stay where they are written, under their own labels."""
+@lru_cache(maxsize=1)
+def parser() -> MarkdownIt:
+    """The parser, whose output is not sanitised yet. Footnotes stay where they are written, under their own labels."""
     md = MarkdownIt("commonmark", {"html": True, "breaks": True, "tasklists": True, "maxNesting": 40})
     md.enable(["table", "strikethrough"])
     md.use(gfm_autolink_plugin)
