@@ -114,7 +114,7 @@ class EchoLoader:
             eos_text="<|im_end|>", eog_ids=(END, END_OF_TEXT), special_tokens={id_: text for text, id_ in CONTROL_IDS.items()},
             features=SPEC.features, options=options)
 
-    def tokenize(self, text: str, *, control: bool) -> list[int]:
+    def tokenize(self, text: str, *, control: bool, first: bool = True) -> list[int]:
         return encode(text, control=control)
 
     def detokenize(self, ids: Sequence[int]) -> bytes:

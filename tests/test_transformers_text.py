@@ -119,3 +119,21 @@ def test_a_template_in_a_file_of_its_own_is_found(folder: Path, tmp_path: Path) 
     loaded = load(copy)
     assert loaded.facts.chat_template == "{{ messages }}!"
     loaded.close()
+
+
+@pytest.mark.parametrize("how", ["Prepend", "Metaspace"])
+def test_text_that_goes_on_gets_no_space_before_it(how: str) -> None:
+    """A SentencePiece vocabulary's two ways to put a space first; the parts of a prompt must spell the whole, no more."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    words = {piece: id_ for id_, piece in enumerate(["<unk>", "▁", "a", "b", "▁a", "▁b"])}
+    inner = Tokenizer(models.BPE(words, [("▁", "a"), ("▁", "b")], unk_token="<unk>"))
+    if how == "Prepend":
+        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)])
+    text = TokenText(type("Fast", (), {"backend_tokenizer": inner})(), len(words))
+    assert text.tokenize("a b", control=False) == [words["▁a"], words["▁b"]]
+    assert text.tokenize("a b", control=False, first=False) == [words["a"], words["▁b"]]
+    assert text.tokenize("a", control=False) + text.tokenize(" b", control=False, first=False) == text.tokenize("a b", control=False)

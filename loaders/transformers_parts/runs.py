@@ -65,8 +65,8 @@ class TransformersLoader:
         self._runs: dict[str, Run] = {}
         self._pace = Pace()
 
-    def tokenize(self, text: str, *, control: bool) -> list[int]:
-        return self._text.tokenize(text, control=control)
+    def tokenize(self, text: str, *, control: bool, first: bool = True) -> list[int]:
+        return self._text.tokenize(text, control=control, first=first)
 
     def detokenize(self, ids: Sequence[int]) -> bytes:
         return self._text.detokenize(ids)

@@ -46,6 +46,27 @@ def is_control(added: dict[str, Any]) -> bool:
     return bool(added["special"]) or (bool(content.strip()) and _MARK.fullmatch(content.strip()) is not None)
 
 
+def without_prefix(tokenizer: Any) -> Any:
+    """The tokenizer as it treats text that goes on after other text: without SentencePiece's space at the start.
+
+    The same object where it adds none. The space comes from a `Prepend` normalizer or a `Metaspace` pre-tokenizer.
+    """
+    description = json.loads(tokenizer.to_str())
+    before = json.dumps(description)
+    normalizer = description.get("normalizer") or {}
+    if normalizer.get("type") == "Prepend":
+        description["normalizer"] = None
+    elif normalizer.get("type") == "Sequence":
+        normalizer["normalizers"] = [step for step in normalizer["normalizers"] if step["type"] != "Prepend"]
+    splitter = description.get("pre_tokenizer") or {}
+    for step in [splitter, *splitter.get("pretokenizers", ())]:
+        if step.get("type") == "Metaspace":
+            step["prepend_scheme"] = "never"
+    if json.dumps(description) == before:
+        return tokenizer
+    return type(tokenizer).from_str(json.dumps(description))
+
+
 class TokenText:
     """A model's tokenizer, on the level of ids and bytes.
 
@@ -71,14 +92,17 @@ class TokenText:
         self._plain = Tokenizer.from_str(json.dumps(description))
         self._plain.encode_special_tokens = False
         self._with_control.encode_special_tokens = False
+        self._going_on = (without_prefix(self._with_control), without_prefix(self._plain))
         self.pieces = self._all_pieces(backend, vocab_size, json.dumps(description["decoder"], ensure_ascii=False))
         self._strips_space = self.tokenize("a", control=False)[:1] != [] and self._piece_of("a").startswith(b" ")
 
-    def tokenize(self, text: str, *, control: bool) -> list[int]:
+    def tokenize(self, text: str, *, control: bool, first: bool = True) -> list[int]:
+        """Ids of the text; first=False: it goes on after other text, so it gets no space before it."""
         text = text.encode("utf-8", "replace").decode()  # JSON can carry half a surrogate pair, which no tokenizer takes
+        whole = (self._with_control, self._plain) if first else self._going_on
         if control:
-            return list(self._with_control.encode(text, add_special_tokens=False).ids)
-        ids = list(self._plain.encode(text, add_special_tokens=False).ids)
+            return list(whole[0].encode(text, add_special_tokens=False).ids)
+        ids = list(whole[1].encode(text, add_special_tokens=False).ids)
         if self.control.keys().isdisjoint(ids):
             return ids
         # A Unigram vocabulary can hold a control token's spelling as a piece of its own.

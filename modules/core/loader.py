@@ -119,8 +119,11 @@ class Loader(Protocol):
 
     facts: ModelFacts
 
-    def tokenize(self, text: str, *, control: bool) -> list[int]:
-        """Ids of `text`; adds no BOS. Control tokens are recognised only if `control`; else their spelling is plain text."""
+    def tokenize(self, text: str, *, control: bool, first: bool = True) -> list[int]:
+        """Ids of `text`; adds no BOS. Control tokens are recognised only if `control`; else their spelling is plain text.
+
+        first=False: the text goes on after other text, so a SentencePiece vocabulary puts no space before it.
+        """
 
     def detokenize(self, ids: Sequence[int]) -> bytes:
         """The bytes of these ids; control tokens give their spelling."""

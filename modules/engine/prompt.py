@@ -127,7 +127,7 @@ class PromptBuilder:
             continue_final_message=request.continue_last, special_texts=special)
         spliced = {place: request.spliced[index] for place, index in enumerate(indices) if request.spliced.get(index)}
         parts = pieces(rendered, special, spliced, eog_ids=self._facts.eog_ids)
-        tokenized = iter(await self._worker.tokenize([(p.text, p.control) for p in parts if p.ids is None]))
+        tokenized = iter(await self._worker.tokenize([(p.text, p.control) for p in parts if p.ids is None], joined=True))
         ids: list[int] = []
         for part in parts:
             ids.extend(part.ids if part.ids is not None else next(tokenized))

@@ -22,9 +22,10 @@ def answer(loader: Loader, call: Call) -> Answer:
 
 
 def _tokenize(loader: Loader, call: Call) -> Answer:
-    """All ids in a row; the shape is the length of each piece."""
+    """All ids in a row; the shape is the length of each piece. A piece is (text, control, first)."""
     # JSON can carry a lone surrogate, which no tokenizer takes: it becomes a question mark.
-    pieces = [loader.tokenize(text.encode("utf-8", "replace").decode(), control=control) for text, control in call.args]
+    pieces = [loader.tokenize(text.encode("utf-8", "replace").decode(), control=control, first=first)
+              for text, control, first in call.args]
     return Answer(call.id, b"".join(map(pack_ids, pieces)), tuple(map(len, pieces)))
 
 

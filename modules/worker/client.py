@@ -103,9 +103,13 @@ class WorkerClient:
 
     # Questions, answered between steps
 
-    async def tokenize(self, pieces: Sequence[tuple[str, bool]]) -> list[list[int]]:
-        """Ids of each (text, control) piece; control tokens are recognised only in pieces with control."""
-        answer = await self._call("tokenize", tuple((text, control) for text, control in pieces))
+    async def tokenize(self, pieces: Sequence[tuple[str, bool]], *, joined: bool = False) -> list[list[int]]:
+        """Ids of each (text, control) piece; control tokens are recognised only in pieces with control.
+
+        joined: the pieces are parts of one text, so only the first may get the space that SentencePiece puts before a text.
+        """
+        answer = await self._call("tokenize", tuple((text, control, not joined or place == 0)
+                                                    for place, (text, control) in enumerate(pieces)))
         ids = frames.unpack_ids(answer.raw)
         found, start = [], 0
         for length in answer.shape:
