@@ -42,6 +42,7 @@ def make_api(engine: Engine, *, lifespan: Lifespan | None = None) -> FastAPI:
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
+        """Whether the server answers, and the loaded models; needs no key."""
         return {"status": "ok", "models": [held.name for held in engine.models]}
 
     for dialect in DIALECTS:

@@ -16,6 +16,7 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.get("/model/info")
     async def info() -> dict[str, Any]:
+        """The model used last, with its loader, options and what they came to; what is loading, and all that is loaded."""
         models = engine.models
         state = engine.watch.state
         loading = None
@@ -26,11 +27,13 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.get("/model/list")
     async def listing() -> dict[str, Any]:
+        """The names of the models in the model folders."""
         files = await engine.files()
         return {"model_names": [file.name for file in files]}
 
     @router.post("/model/load")
     async def load(http: Request) -> dict[str, Any]:
+        """Load `model_name`; `loader` and `options` are optional. Answers when it is loaded."""
         body = await read_body(http)
         name = field(body, "model_name", str, "")
         if not name:
@@ -43,21 +46,25 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.post("/model/unload")
     async def unload(http: Request) -> dict[str, Any]:
+        """Unload `model_name`, or the model used last; its replies end with the text they have."""
         held = engine.held(field(await read_body(http), "model_name", str, ""))
         await engine.unload(held.name)
         return {"unloaded": held.name}
 
     @router.post("/encode")
     async def encode(http: Request) -> dict[str, Any]:
+        """The token ids of `text`; control tokens are recognised only with `control: true`."""
         ids = await _ids(engine, await read_body(http))
         return {"tokens": ids, "length": len(ids)}
 
     @router.post("/token-count")
     async def count(http: Request) -> dict[str, Any]:
+        """How many tokens `text` has."""
         return {"length": len(await _ids(engine, await read_body(http)))}
 
     @router.post("/decode")
     async def decode(http: Request) -> dict[str, Any]:
+        """The text of the ids in `tokens`."""
         body = await read_body(http)
         tokens = field(body, "tokens", list, [])
         if any(not isinstance(item, int) or isinstance(item, bool) for item in tokens):

@@ -29,10 +29,12 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
+        """The loaded models."""
         return {"object": "list", "data": [_card(held) for held in engine.models]}
 
     @router.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
+        """One loaded model."""
         for held in engine.models:
             if held.name == name:
                 return _card(held)
@@ -40,10 +42,12 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.post("/v1/chat/completions")
     async def chat(http: Request) -> Response:
+        """A reply to `messages`, by the model's own chat template."""
         return await _answer(engine, http, ChatPrinter(read_chat(await read_body(http))))
 
     @router.post("/v1/completions")
     async def completions(http: Request) -> Response:
+        """What follows `prompt`: a string, token ids, or several of either."""
         asked = read_completion(await read_body(http))
         if asked.echo:
             asked = await _with_echo(engine, asked)
