@@ -212,6 +212,7 @@ def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     model.generation_config = GenerationConfig(
         bos_token_id=tokens.END_OF_TEXT, eos_token_id=[tokens.END, tokens.END_OF_TEXT], pad_token_id=tokens.END_OF_TEXT)
     model.to(torch.float16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
     tokens.for_transformers(tokenizer, CONTEXT).save_pretrained(folder)
 
 
