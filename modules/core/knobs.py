@@ -59,12 +59,12 @@ class Knob:
         low, high = self.minimum, self.maximum
         if self.kind in ("int", "float"):
             if low is not None and high is not None:
-                return f"{noun} from {low:g} to {high:g}"
+                return f"{noun} from {low:.10g} to {high:.10g}"
             if low is not None:
-                return f"{noun}, {low:g} or more"
-            return f"{noun}, {high:g} or less" if high is not None else noun
+                return f"{noun}, {low:.10g} or more"
+            return f"{noun}, {high:.10g} or less" if high is not None else noun
         unit = "entries" if self.kind in ("list", "map") else "characters"
-        return f"{noun} of at most {high:g} {unit}" if high is not None else noun
+        return f"{noun} of at most {high:.10g} {unit}" if high is not None else noun
 
     def _refusal(self, value: Any) -> BadRequest:
         shown = repr(value)
