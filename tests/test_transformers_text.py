@@ -136,4 +136,5 @@ def test_text_that_goes_on_gets_no_space_before_it(how: str) -> None:
     text = TokenText(type("Fast", (), {"backend_tokenizer": inner})(), len(words))
     assert text.tokenize("a b", control=False) == [words["▁a"], words["▁b"]]
     assert text.tokenize("a b", control=False, first=False) == [words["a"], words["▁b"]]
-    assert text.tokenize("a", control=False) + text.tokenize(" b", control=False, first=False) == text.tokenize("a b", control=False)
+    joined = text.tokenize("a", control=False) + text.tokenize(" b", control=False, first=False)
+    assert joined == text.tokenize("a b", control=False)
