@@ -8,6 +8,7 @@ import logging
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from . import registry
 from .chat import ChatService
@@ -24,6 +25,7 @@ log = logging.getLogger("colloquy")
 STARTERS = ("starter/starter-Q8_0", "starter")  # the second where llama.cpp is not there
 LAST_MODEL = "last_model"
 NONE = "none"
+FIRST_PRESET = "Balanced"
 BEAT_SECONDS = 10.0
 
 
@@ -89,6 +91,15 @@ class Services:
                 await asyncio.to_thread(self.store.chats.beat, self.instance)
 
 
+def _first_taste(store: Store) -> dict[str, Any]:
+    """What the very first session samples with: neutral parameters are honest, but make a small model ramble."""
+    try:
+        return {"preset": FIRST_PRESET, "params": store.presets.load(FIRST_PRESET).params.changed()}
+    except AppError as error:
+        log.warning("New sessions begin with neutral parameters: %s", error.message)
+        return {}
+
+
 def make_services(settings: Settings, root: Path) -> Services:
     """Everything below the page and the API. Opens the database: raises AppError where it cannot be used."""
     data_dir = Path(settings.data_dir).expanduser()
@@ -101,7 +112,7 @@ def make_services(settings: Settings, root: Path) -> Services:
     engine = Engine(catalog, registry.find_loaders(), log_dir=log_dir, max_models=settings.max_models,
                     max_queue=settings.max_queue)
     instance = secrets.token_hex(8)
-    sessions = Sessions(store.sessions)
+    sessions = Sessions(store.sessions, first=_first_taste(store))
     replies = Replies(engine, store, instance)
     chat = ChatService(engine, store, sessions, store.cards, replies)
     notebook = Notebook(engine, store, sessions, instance)

@@ -161,8 +161,12 @@ class ChatService:
 
     # Chats
 
-    async def new_chat(self, session: str, *, character: str = "") -> None:
-        """An empty chat, saved with its first message; a character's greeting is that message."""
+    async def new_chat(self, session: str, *, character: str | None = None) -> None:
+        """An empty chat, saved with its first message; a character's greeting is that message. None keeps the character."""
+        if character is None:
+            character = (await self._sessions.get(session)).character
+            known = await asyncio.to_thread(self._cards.names)
+            character = character if character in known else ""
         # Read first: a character that is not there must not stay with the session, whose every message it would refuse.
         card = await asyncio.to_thread(self._cards.load, character) if character else None
         state = await self._sessions.update(session, conversation="", head=None, character=character)

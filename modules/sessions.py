@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,8 +45,10 @@ class Session:
 class Sessions:
     """The open sessions; on the event loop. A tab that is new begins as a copy of its owner's latest."""
 
-    def __init__(self, table: SessionTable) -> None:
+    def __init__(self, table: SessionTable, *, first: Mapping[str, Any] | None = None) -> None:
+        """first: what an owner's very first session begins with, such as a preset."""
         self._table = table
+        self._first = dict(first or {})
         self._open: dict[str, Session] = {}
         self._saving = asyncio.Lock()
 
@@ -58,7 +61,7 @@ class Sessions:
             row = await asyncio.to_thread(self._table.get, id, owner)
             if row is None:
                 row = await asyncio.to_thread(self._table.latest, owner)
-            kept = {f.name: getattr(row, f.name) for f in dataclasses.fields(Session)} if row else {}
+            kept = {f.name: getattr(row, f.name) for f in dataclasses.fields(Session)} if row else self._first
             # Two first requests of one tab may both come here; the first answer stays.
             found = self._open.setdefault(id, Session(**{**kept, "id": id, "owner": owner}))
         if found.owner != owner:

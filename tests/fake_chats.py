@@ -145,7 +145,7 @@ class FakeChats:
         if run in self.runs and not self.runs[run].done:
             self.runs[run].finish("cancelled")
 
-    async def new_chat(self, session: str, *, character: str = "") -> None:
+    async def new_chat(self, session: str, *, character: str | None = None) -> None:
         self.sessions[session] = "", None
 
     async def open_chat(self, session: str, conversation: str) -> None:

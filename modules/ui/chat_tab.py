@@ -11,6 +11,8 @@ from .chat_view import ChatView
 from .page_frame import Page
 
 NOBODY = "No character"
+STARTER_LINE = ("You are talking to the starter model: tiny, made by this project, for trying things out. "
+                "Load a larger one in the Model tab.")
 # Draws the chat again after Gradio changed it on the server.
 REDRAW = "() => { window.colloquyChat && window.colloquyChat.load(); }"
 
@@ -24,7 +26,7 @@ class ChatTab:
         self._page = page
 
     def build(self) -> None:
-        self._about = gr.Textbox(interactive=False, visible=False, show_label=False, lines=1, max_lines=3, elem_id="model-line")
+        self._about = gr.Markdown(STARTER_LINE, visible=False, elem_id="model-line")
         ChatView(elem_id="chat-view")
 
     def build_side(self) -> None:
@@ -80,5 +82,4 @@ class ChatTab:
         """Says what the starter model is while it is the one loaded; nothing for others."""
         held = next(iter(self._page.services.engine.models), None)
         is_starter = held is not None and held.name.startswith("starter")
-        return gr.update(visible=is_starter, value="You are talking to the starter model: tiny, made by this project, for trying "
-                         "things out. Load a larger one in the Model tab.")
+        return gr.update(visible=is_starter)

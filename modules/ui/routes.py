@@ -133,7 +133,7 @@ class _ChatApi:
 
     async def new(self, request: Request) -> Body:
         session, body = session_of(request), await read_body(request)
-        await self._chats.new_chat(session, character=text_of(body, "character"))
+        await self._chats.new_chat(session, character=text_of(body, "character") if "character" in body else None)
         return await self._newest(session)
 
     async def open(self, request: Request) -> Body:

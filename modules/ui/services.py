@@ -100,7 +100,8 @@ class Chats(Protocol):
     async def stop(self, run: str) -> None:
         """Cancel a run; one that is over or unknown is ignored."""
 
-    async def new_chat(self, session: str, *, character: str = "") -> None: ...
+    async def new_chat(self, session: str, *, character: str | None = None) -> None:
+        """An empty chat with this character; None keeps the session's, "" is nobody."""
     async def open_chat(self, session: str, conversation: str) -> None: ...
 
     async def listing(self, query: str, *, offset: int, limit: int, trashed: bool) -> Sequence[ChatSummary]:

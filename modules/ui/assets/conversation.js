@@ -100,6 +100,7 @@ export class Conversation extends EventTarget {
       measureOnce(views);
     });
     this.isLoading = false;
+    this.scroll.look(); // a short page of messages leaves the reader near the top
   }
 
   // --- Following
@@ -204,8 +205,9 @@ export class Conversation extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  begin(character = "") {
-    return this.opening("new", { character });
+  /** A new chat with this character; null keeps the one chosen, "" is nobody. */
+  begin(character = null) {
+    return this.opening("new", character === null ? {} : { character });
   }
 
   open(conversation) {
