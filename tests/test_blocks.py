@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import json
 import random
-from html.parser import HTMLParser
-from itertools import pairwise
-from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modules.ui.blocks import MAX_MARKDOWN, LiveBlocks, Update, diff, render_message
-from modules.ui.open_blocks import OpenParts
-from modules.ui.sanitize import MATH_TAGS, TEXT_TAGS
-
-from .probes import PROBES
 
 # Pieces that meet in every order; none uses a link or footnote before it is defined, which only the last pass can mend.
 PIECES = [
-    "plain words\n", "a *b* **c** `d` ~~e~~\n", "\n", "\n\n", "# head\n", "Title\n===\n", "sub\n---\n", "---\n", "- one\n", "- two\n\n",
-    "  - deep\n", "1. first\n", "7) seventh\n", "* star\n", "> quote\n", "> more\n\n", "lazy\n", "```python\nx = 1\n", "```\n", "~~~~\n",
-    "    indented\n", "| a | b |\n|---|:-:|\n", "| 1 | 2 |\n", "$$\nx^2\n", "$$\n", "\\[ y \\]\n", "\\[\n", "\\]\n", "cost $5, $x$ and \\(z\\)\n",
-    "[l]: http://x.example\n", "'title'\n", "<div>\n", "</div>\n", "<b>raw</b>\n", "<!-- c\n", "-->\n", "\t tab\n", "\r\n", "\r",
-    "<details>\n<summary>s</summary>\n\n", "</details>\n\n", "- [x] task\n", "- ```\n  in list\n", "😀 ünïcode\n", "text without an end",
-    "Letter\n\n", "\\", "`", "*", "-", "=", "&amp;\n", "https://x.example/a_b\n", "   \n", "  \n", "x  \ny\n",
+    "plain words\n", "a *b* **c** `d` ~~e~~\n", "\n", "\n\n", "# head\n", "Title\n===\n", "sub\n---\n", "---\n", "- one\n",
+    "- two\n\n", "  - deep\n", "1. first\n", "7) seventh\n", "* star\n", "> quote\n", "> more\n\n", "lazy\n",
+    "```python\nx = 1\n", "```\n", "~~~~\n", "    indented\n", "| a | b |\n|---|:-:|\n", "| 1 | 2 |\n", "$$\nx^2\n", "$$\n",
+    "\\[ y \\]\n", "\\[\n", "\\]\n", "cost $5, $x$ and \\(z\\)\n", "[l]: http://x.example\n", "'title'\n", "<div>\n",
+    "</div>\n", "<b>raw</b>\n", "<!-- c\n", "-->\n", "\t tab\n", "\r\n", "\r", "<details>\n<summary>s</summary>\n\n",
+    "</details>\n\n", "- [x] task\n", "- ```\n  in list\n", "😀 ünïcode\n", "text without an end", "Letter\n\n", "\\", "`",
+    "*", "-", "=", "&amp;\n", "https://x.example/a_b\n", "   \n", "  \n", "x  \ny\n",
 ]
 
 
@@ -71,28 +65,6 @@ def test_closed_blocks_never_need_mending(pieces: list[str], rng: random.Random)
     assert closed == render_message(text)[:len(closed)]
 
 
-ITEMS = ["- a\n", "- b *c*\n", "- d\n\n", "  more\n", "  - deep\n", "\n", "- e $x$\n", "* f\n", "- ```\n  code\n  ```\n", "lazy\n", "- <b>x</ul>\n",
-         "1. g\n", "- [ ] h\n", "    i\n", "End.\n", "- # j\n"]
-ROWS = ["| 1 | 2 |\n", "| a | *b* |\n", "| `c` |\n", "d\n", "| e | f | g |\n", "\n", "> h\n", "| i | <b>j |\n", "- k\n", "| | |\n"]
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.booleans(), st.lists(st.integers(0, 100), max_size=14), st.randoms(use_true_random=False))
-def test_a_long_list_or_table_previews_as_it_will_be(is_table: bool, picks: list[int], rng: random.Random) -> None:
-    """Drawing only the last item or row again shows, after every piece, what drawing the whole block shows."""
-    parts, begin = (ROWS, "| x | y |\n|---|--:|\n" + ROWS[0] * 7) if is_table else (ITEMS, ITEMS[0] * 7)
-    text = begin + "".join(parts[pick % len(parts)] for pick in picks)
-    cuts = [0, *sorted(rng.randrange(len(text) + 1) for _ in range(20)), len(text)]
-    quick, whole = LiveBlocks(), LiveBlocks()
-    for now, (start, end) in enumerate(pairwise(cuts)):
-        quick.feed(text[start:end])
-        whole.feed(text[start:end])
-        quick.render(float(now))
-        with patch.object(OpenParts, "of", return_value=None):
-            whole.render(float(now))
-        assert quick.blocks == whole.blocks
-
-
 def test_only_line_feeds_end_lines() -> None:
     """Other separators used to move the cut: str.splitlines ends lines at them, the parser does not."""
     text = "a\u2028b\x0cc\x85d\n\n# head\n\nnext\n\nend"
@@ -100,7 +72,8 @@ def test_only_line_feeds_end_lines() -> None:
 
 
 def test_every_cut_of_a_short_mix_draws_the_same() -> None:
-    text = "# H\n\na $x$ 😀\r\n\n- 1\n  ```py\n  x\n  ```\n- 2\n\nEnd\n\n```py\nf(1)\n```\n\n$$\na\n$$\n| a |\n|--:|\n| 1 |\n\nref [l]\n\n[l]: /x\n"
+    text = "# H\n\na $x$ 😀\r\n\n- 1\n  ```py\n  x\n  ```\n- 2\n\nEnd\n\n```py\nf(1)\n```\n\n$$\na\n$$\n"
+    text += "| a |\n|--:|\n| 1 |\n\nref [l]\n\n[l]: /x\n"
     whole = render_message(text)
     for cut in range(len(text) + 1):
         assert streamed(text, [cut], finish=True) == whole
@@ -132,17 +105,21 @@ def test_appending_to_a_paragraph_sends_only_what_is_new() -> None:
     assert update.append == " and more</p>\n" and update.index == 0
 
 
-def test_renders_are_spaced_by_what_they_cost() -> None:
-    """A render that took 8 ms is followed by 200 ms of rest: 4 % of a core; never more than half a second."""
-    clock = iter([0.0, 0.008, 1.0, 3.0, 9.0, 9.0])
+def test_renders_are_spaced_by_what_drawing_again_costs() -> None:
+    """Renders that take 8 ms are followed by 200 ms of rest: 4 % of a core; one that is dearer than its neighbours is not.
+
+    Where half of what is drawn is new, half of the cost counts.
+    """
+    clock = iter([0.0, 0.008, 0.0, 0.008, 0.0, 0.008, 0.0, 3.0, 0.0, 4.0])
     live = LiveBlocks(cost_clock=lambda: next(clock))
-    live.feed("a")
-    assert live.render(10.0) and live.due == pytest.approx(10.2)
-    live.feed("b")
-    assert not live.render(10.1)
-    assert live.render(10.2) and live.due == pytest.approx(10.7)
-    live.feed("c")
-    assert live.render(11.0) and live.due == pytest.approx(11 + 1 / 15)
+    dues = []
+    for now, text in ((10.0, "a" * 500), (11.0, "b" * 500), (12.0, "c"), (13.0, "d"), (14.0, "e")):
+        live.feed(text)
+        assert live.render(now)
+        live.feed("")
+        assert not live.render(now + 0.01)
+        dues.append(live.due - now)
+    assert dues == pytest.approx([1 / 15, 0.1, 0.2, 0.2, 0.5], rel=0.01)
 
 
 def test_offsets_are_the_same_in_javascript() -> None:
@@ -198,43 +175,6 @@ def test_diff_brings_old_blocks_to_new_ones() -> None:
     apply(shown, diff(old, new), len(new))
     assert shown == new
     assert diff(new, new) == []
-
-
-class Outline(HTMLParser):
-    """Tags and attributes as a parser sees them."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-
-ATTRIBUTES = {"href", "title", "target", "rel", "class", "data-lang", "data-fn", "data-align", "tabindex", "open", "start", "colspan",
-              "rowspan", "display", "stretchy", "form", "lspace", "rspace", "scriptlevel", "width"}
-
-
-@pytest.mark.parametrize("probe", PROBES)
-def test_a_hostile_text_is_neutralised(probe: str) -> None:
-    for text in (probe, f"- {probe}", f"a {probe} b"):
-        for block in render_message(text):
-            for tag, attributes in Outline(block).tags:
-                assert tag in TEXT_TAGS | MATH_TAGS
-                assert set(attributes) <= ATTRIBUTES
-                href = attributes.get("href") or "#fn-"
-                assert href.startswith(("http://", "https://", "mailto:", "#fn-")), href
-                assert not {"message", "composer", "notice"} & set((attributes.get("class") or "").split())
-
-
-@pytest.mark.parametrize("nasty", ["*a **b " * 2000, "[" * 20_000, "> " * 5000, "- " * 5000, "`" * 30_000, "<" * 30_000, "$" * 20_000,
-                                   "![" * 10_000, "a@" * 10_000, "(" * 20_000 + "$x$", "|" * 20_000 + "\n|-|\n", "[a](" * 5000,
-                                   "\\(" * 10_000, "http://" * 4000, "&" * 20_000, "<details>" * 4000, "\\[\n" * 5000, "~" * 20_001,
-                                   "<!--" * 5000, "[^a]" * 5000 + "\n\n[^a]: b"])
-@pytest.mark.timeout(60)
-def test_a_text_made_to_be_slow_is_drawn_all_the_same(nasty: str) -> None:
-    assert render_message(nasty)
 
 
 def test_updates_are_json() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_MARKDOWN = 400_000  # characters; a longer message is shown as plain text, because parsing it would hold up everybody
 SHORTEST_INTERVAL = 1 / 15  # seconds between two renders
 LONGEST_INTERVAL = 0.5
-CPU_SHARE = 0.04  # of one core that the rendering of one reply may take
+CPU_SHARE = 0.04  # of one core that drawing the tail of one reply again and again may take
 
 _BLANK_END = re.compile(r"(?:^|\n)[ \t]*\n\Z")
 # HTML blocks that a blank line does not end.
@@ -97,8 +97,9 @@ class LiveBlocks:
         """What changed since the last render, or nothing before the next one is due (`now` in seconds, any clock)."""
         if not self._fed or now < self.due:
             return []
-        began = self._cost_clock()
+        began, known = self._cost_clock(), len(self._tail)
         self._take()
+        again = known / max(1, len(self._tail))  # the share of what is drawn now that was drawn before
         if self._size > MAX_MARKDOWN:
             blocks = [plain_block("".join(self._text))]
         else:
@@ -107,8 +108,10 @@ class LiveBlocks:
             blocks = self._closed + self._draw_tail()
         updates = diff(self.blocks, blocks)
         self.blocks = blocks
-        self.cost = self._cost_clock() - began
-        self.due = now + min(max(SHORTEST_INTERVAL, self.cost / CPU_SHARE), LONGEST_INTERVAL)
+        before, self.cost = self.cost, self._cost_clock() - began
+        # Text is to be drawn once in any case: only drawing it again is rationed. The cheaper of two, so that one block's
+        # colouring, or a first import, holds up nothing.
+        self.due = now + min(max(SHORTEST_INTERVAL, again * min(before, self.cost) / CPU_SHARE), LONGEST_INTERVAL)
         return updates
 
     def finish(self) -> list[Update]:

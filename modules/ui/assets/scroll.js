@@ -9,6 +9,7 @@ export class Scroll {
   /** onTop() is called when the reader comes near the oldest message shown. */
   constructor(scroller, onTop) {
     this.scroller = scroller;
+    this.onTop = onTop;
     this.isFollowing = true;
     this.last = 0;
     this.jump = h("button", { type: "button", class: "jump", hidden: true, onclick: () => this.toEnd() },
@@ -19,13 +20,17 @@ export class Scroll {
       if (distance <= AT_END) this.follow(true);
       else if (scrollTop < this.last - 1) this.follow(false);
       this.last = scrollTop;
-      if (scrollTop < NEAR_TOP) onTop();
+      this.look();
     }, { passive: true });
     // At once, before the scrolling itself: text that arrives in between must not pull the reader back.
     scroller.addEventListener("wheel", (event) => event.deltaY < 0 && this.canScrollUp() && this.follow(false), { passive: true });
     scroller.addEventListener("keydown", (event) => ["PageUp", "Home", "ArrowUp"].includes(event.key)
       && event.target === scroller && this.canScrollUp() && this.follow(false));
     new ResizeObserver(() => this.afterChange()).observe(scroller);
+  }
+
+  look() {
+    if (!this.isFollowing && this.scroller.scrollTop < NEAR_TOP) this.onTop();
   }
 
   canScrollUp() {
