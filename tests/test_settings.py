@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modules.core.errors import BadRequest
-from modules.core.options import flag_name, make_parser, read_settings, settings_path, settings_table, variable_name
+from modules.core.options import flag_name, make_parser, read_settings, settings_path, variable_name
 from modules.core.settings import SETTING_KNOBS, Settings
 
 EXAMPLES: dict[str, tuple[str, object]] = {"int": ("3", 3), "bool": ("true", True), "str": ("some text", "some text"),
@@ -89,8 +89,3 @@ def test_help_shows_every_setting_with_its_sentence() -> None:
     shown = " ".join(make_parser().format_help().split())
     for name, knob in SETTING_KNOBS.items():
         assert flag_name(name) in shown and knob.help in shown
-
-
-def test_the_docs_table_is_the_one_made_from_the_knobs() -> None:
-    """After a change of settings: paste what `settings_table()` gives into docs/install.md."""
-    assert settings_table() in (Path(__file__).parent.parent / "docs" / "install.md").read_text(encoding="utf-8")

@@ -61,13 +61,6 @@ def variable_name(name: str) -> str:
     return ENVIRONMENT_PREFIX + name.upper()
 
 
-def settings_table() -> str:
-    """The Markdown table of all settings for docs/install.md; a test holds the file to it."""
-    rows = ["| flag | key in the file | default | what it does |", "|---|---|---|---|"]
-    rows += [f"| `{flag_name(name)}` | `{name}` | {_shown_default(knob)} | {knob.help} |" for name, knob in SETTING_KNOBS.items()]
-    return "\n".join(rows) + "\n"
-
-
 def make_parser() -> argparse.ArgumentParser:
     """One flag for each knob, in the knobs' groups; values stay strings, which the knobs parse."""
     parser = argparse.ArgumentParser(
