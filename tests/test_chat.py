@@ -224,7 +224,7 @@ async def test_a_long_chat_cuts_in_blocks_and_keeps_the_cut(tmp_path: Path) -> N
         await d.sessions.update(TAB, params={"max_tokens": 64})
         before: Node | None = None
         expensive = past = 0
-        for turn in range(105):
+        for turn in range(110):
             reply = await d.say(f"message number {turn} with a few words")
             if reply.stats["dropped"] and before is not None:
                 past += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,16 +207,3 @@ def test_eight_tabs_stream_at_once(open_app: Open, app: RunningApp) -> None:
             page.keyboard.press("Escape")
     finally:
         app.load("demo")
-
-
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pictures_of_every_tab_without_sideways_scrolling(open_app: Open, width: int, height: int, scheme: str,
-                                                          tmp_path: Path) -> None:
-    page = open_app(width, height, color_scheme=scheme, has_touch=width < 500)
-    for name in ("Chat", "Notebook", "Model"):
-        open_tab(page, name)
-        page.wait_for_timeout(200)  # for the picture alone: nothing is asserted of what it shows
-        page.screenshot(path=tmp_path / f"{name}.png")
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide <= 0, f"{name} is {wide} pixels too wide"
