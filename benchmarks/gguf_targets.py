@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 ROOT = Path(__file__).resolve().parent.parent
 # llama-server's own defaults, given to all by name.
-SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
+SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 START_SECONDS = 180.0
 
 

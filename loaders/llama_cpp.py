@@ -167,7 +167,7 @@ class LlamaCpp:
         if filling is None:
             self._pace.decoded(len(decoding), seconds)
         else:
-            self._pace.prefilled(len(decoding), n_filled, seconds)
+            self._pace.prefilled(len(decoding), seconds)
         return results
 
     def _fill_batch(self) -> tuple[list[Run], Run | None, int]:

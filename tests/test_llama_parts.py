@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loaders.llama_cpp_parts.grammar import MAX_NESTING, check_grammar, nesting
-from loaders.llama_cpp_parts.pace import ALONE_SECONDS, BESIDE_STEPS, Pace
+from loaders.llama_cpp_parts.pace import ALONE_SECONDS, BESIDE_PIECES, Pace, piece_seconds
 from loaders.llama_cpp_parts.utf8 import Utf8, pending
 from modules.core.errors import BadRequest
 
@@ -70,7 +70,7 @@ def prefill(pace: Pace, total: int, n_decoding: int) -> list[float]:
         n = pace.chunk(n_decoding, total - done)
         assert 1 <= n <= total - done
         took.append(seconds(n_decoding, n, done))
-        pace.prefilled(n_decoding, n, took[-1])
+        pace.prefilled(n_decoding, took[-1])
         done += n
     return took
 
@@ -81,20 +81,35 @@ def test_alone_steps_stay_below_half_a_second_and_are_few() -> None:
     assert sum(t > 0.8 * ALONE_SECONDS for t in took) > len(took) / 2
 
 
-def test_beside_a_stream_gaps_stay_within_three_of_its_steps() -> None:
-    pace = Pace(2048, seconds(1, 0))
+@pytest.mark.parametrize("n_decoding", [1, 3, 8])
+@pytest.mark.parametrize("speed", [0.2, 1, 3])
+def test_beside_streams_gaps_stay_within_three_of_their_pieces(speed: float, n_decoding: int) -> None:
+    """The machine above, faster and slower; where one token more takes longer than the aim, nothing can be done."""
+    decode = seconds(n_decoding, 0) / speed
+    pace = Pace(2048, seconds(1, 0) / speed)
     for _ in range(50):
-        pace.decoded(1, seconds(1, 0))
-    took = prefill(pace, 4000, 1)
-    assert max(took) <= 3 * seconds(1, 0)
-    settled = sorted(took)[len(took) // 2]
-    assert settled == pytest.approx(BESIDE_STEPS * seconds(1, 0), rel=0.15)
+        pace.decoded(n_decoding, decode)
+    took, done = [], 0
+    while done < 4000:
+        n = pace.chunk(n_decoding, 4000 - done)
+        took.append(seconds(n_decoding, n, done) / speed)
+        pace.prefilled(n_decoding, took[-1])
+        done += n
+    assert max(took) <= 3 * piece_seconds(decode)
+    aim = min(0.14, BESIDE_PIECES * piece_seconds(decode))
+    assert sorted(took)[len(took) // 2] == pytest.approx(aim, rel=0.2)
+
+
+def test_rows_come_by_four_beside_others() -> None:
+    pace = Pace(2048, 0.01)
+    assert all((n + pace.chunk(n, 1000)) % 4 == 0 and pace.chunk(n, 1000) >= 1 for n in range(1, 20))
 
 
 def test_one_slow_step_is_forgotten() -> None:
     pace = Pace(2048, seconds(1, 0))
     prefill(pace, 2000, 0)
-    pace.prefilled(0, 300, 30.0)
+    pace.chunk(0, 9000)
+    pace.prefilled(0, 30.0)
     assert max(prefill(pace, 4000, 0)) <= 0.5
     pace.decoded(1, 5.0)
     assert max(prefill(pace, 1000, 1)[20:]) < 0.1
@@ -117,4 +132,4 @@ def test_a_slow_machine_still_moves() -> None:
     for _ in range(20):
         n = pace.chunk(0, 1000)
         assert n >= 2
-        pace.prefilled(0, n, 4.0 * n)
+        pace.prefilled(0, 4.0 * n)

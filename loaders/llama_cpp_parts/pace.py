@@ -4,10 +4,14 @@ from __future__ import annotations
 
 # A step alone aims below the 500 ms it may take, so that Stop is quick and noise has room.
 ALONE_SECONDS = 0.35
-# Beside decoding runs a step may take 2.2 plain decode steps: the prompt then gets about half of the machine, the gap the other
-# streams see stays even and below 3 of their usual ones, and never above 150 ms.
-BESIDE_STEPS = 2.2
+# Beside decoding runs a step may take 2.2 times what their readers wait for a piece of text otherwise, so that the largest gap
+# stays below 3 of the usual ones, but never above 150 ms. Readers get a piece for every four steps, at least every 30 ms and at
+# most every 5 ms (modules/worker/outbox.py).
+BESIDE_PIECES = 2.2
 BESIDE_SECONDS = 0.14
+STEPS_A_PIECE, LONGEST_PIECE, SHORTEST_PIECE = 4, 0.030, 0.005
+# Quantized matrix products on the CPU take rows by four: 2 and 3 rows take longer than 4 (17 and 29 ms against 22, 125 M).
+ROWS = 4
 SMOOTHING = 0.25
 # On the CPU, flash attention computes batches of 64 and more with one kernel, smaller ones with another, and matrix products
 # single tokens with a third; within each, results are equal to the bit however a prompt is cut. So a prompt's pieces stay in one
@@ -24,10 +28,15 @@ class Pace:
         self._decode = {1: max(decode_seconds, 1e-5)}
         self._alone = min(float(largest), max(8.0, ALONE_SECONDS / 2 / self._decode[1]))
         self._beside = 4.0
+        self._is_rest = False  # the last chunk was what was left of a prompt: too small to learn more speed from
 
     def chunk(self, n_decoding: int, n_left: int) -> int:
         """How many of a prompt's `n_left` tokens to evaluate beside `n_decoding` tokens of other runs: at least 1."""
         size = max(SMALL, int(self._beside if n_decoding else self._alone))
+        if n_decoding:
+            rows = size + n_decoding
+            size = max(rows - rows % ROWS, -(-(n_decoding + 1) // ROWS) * ROWS) - n_decoding
+        self._is_rest = n_left <= size
         least = LARGE if size >= LARGE else SMALL
         if n_left - size < least:  # the rest would fall into another class: take all, or leave enough
             size = n_left if n_left < 2 * least or n_left <= size else n_left - least
@@ -39,21 +48,25 @@ class Pace:
         # A first or one very slow step (a page fault, another program) must not set the pace.
         self._decode[n_decoding] = seconds if before is None else before + SMOOTHING * (min(seconds, 3 * before) - before)
 
-    def prefilled(self, n_decoding: int, n_tokens: int, seconds: float) -> None:
-        """A step with `n_tokens` of a prompt took this long."""
+    def prefilled(self, n_decoding: int, seconds: float) -> None:
+        """The step with the last chunk took this long."""
         if n_decoding:
-            aim = min(BESIDE_SECONDS, BESIDE_STEPS * self._decode_seconds(n_decoding))
-            self._beside = self._next(self._beside, n_tokens, aim / seconds, growth=1.3)
+            aim = min(BESIDE_SECONDS, BESIDE_PIECES * piece_seconds(self._decode_seconds(n_decoding)))
+            self._beside = self._next(self._beside, aim / seconds, growth=1.3)
         else:
-            self._alone = self._next(self._alone, n_tokens, ALONE_SECONDS / seconds, growth=4.0)
+            self._alone = self._next(self._alone, ALONE_SECONDS / seconds, growth=4.0)
 
-    def _next(self, size: float, n_tokens: int, ratio: float, *, growth: float) -> float:
-        """The next size after n_tokens took aim / ratio; a prompt's short last chunk may only lower it."""
-        wanted = n_tokens * min(max(ratio, 0.5), growth)
-        if n_tokens < int(size) // 2 and wanted > size:
+    def _next(self, size: float, ratio: float, *, growth: float) -> float:
+        """The next size after a step that took aim / ratio; what was left of a prompt may only lower it."""
+        if self._is_rest and ratio > 1:
             return size
-        return min(max(wanted, 1.0), float(self._largest))
+        return min(max(size * min(max(ratio, 0.5), growth), 1.0), float(self._largest))
 
     def _decode_seconds(self, n_decoding: int) -> float:
         """Measured for that many runs, or for the nearest smaller number: an underestimate only makes chunks smaller."""
         return self._decode[max((n for n in self._decode if n <= n_decoding), default=min(self._decode))]
+
+
+def piece_seconds(decode_seconds: float) -> float:
+    """How often a reader gets a piece of text where a step takes this long."""
+    return max(decode_seconds, SHORTEST_PIECE, min(STEPS_A_PIECE * decode_seconds, LONGEST_PIECE))

@@ -251,6 +251,8 @@ def _write_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
     if vocabulary.scores:
         writer.add_token_scores(vocabulary.scores)
     writer.add_add_bos_token(vocabulary.add_bos)
+    if vocabulary.model == "llama":
+        writer.add_add_space_prefix(vocabulary.adds_space)
     for add, value in ((writer.add_bos_token_id, vocabulary.bos_id), (writer.add_eos_token_id, vocabulary.eos_id),
                        (writer.add_unk_token_id, vocabulary.unk_id), (writer.add_pad_token_id, vocabulary.pad_id)):
         if value is not None:

@@ -35,6 +35,7 @@ class Vocabulary:
     merges: list[str]
     scores: list[float]
     add_bos: bool
+    adds_space: bool
     bos_id: int | None
     eos_id: int | None
     unk_id: int | None
@@ -78,7 +79,8 @@ def read_vocabulary(folder: Path, padded_size: int) -> Vocabulary:
         model="llama" if is_sentencepiece else "gpt2", pre="" if is_sentencepiece else _pre_tokenizer(body),
         tokens=tokens, kinds=kinds, merges=[] if is_sentencepiece else _merges(model),
         scores=_scores(model, tokens) if is_sentencepiece else [],
-        add_bos=_adds_bos(body, tokens, bos), bos_id=bos, eos_id=special("eos_token"), unk_id=special("unk_token"),
+        add_bos=_adds_bos(body, tokens, bos), adds_space=is_sentencepiece and _adds_space(body),
+        bos_id=bos, eos_id=special("eos_token"), unk_id=special("unk_token"),
         pad_id=special("pad_token"), chat_template=_template(folder, config))
 
 
@@ -137,6 +139,15 @@ def _adds_bos(body: dict[str, Any], tokens: list[str], bos: int | None) -> bool:
     firsts = [item["single"][0].get("SpecialToken", {}).get("id") for item in found
               if item.get("type") == "TemplateProcessing" and item.get("single")]
     return bos is not None and tokens[bos] in firsts
+
+
+def _adds_space(body: dict[str, Any]) -> bool:
+    """Whether a space is put before a text, as SentencePiece's dummy prefix does."""
+    normalizer = body.get("normalizer") or {}
+    steps: list[dict[str, Any]] = normalizer.get("normalizers", [normalizer])
+    cutter = body.get("pre_tokenizer") or {}
+    scheme = cutter.get("prepend_scheme", "always" if cutter.get("add_prefix_space") else "never")
+    return any(step.get("type") == "Prepend" for step in steps) or (cutter.get("type") == "Metaspace" and scheme != "never")
 
 
 def _template(folder: Path, config: dict[str, Any]) -> str:
