@@ -71,7 +71,7 @@ def play_maren(page: Any) -> None:
     wait_until(lambda: page.locator(".message").count() == 1, what="a new chat")
     for said, messages in (("Hello Maren, my name is Ada.", 3), ("What is your cat called?", 5)):
         page.get_by_role("textbox", name="Message", exact=True).fill(said)
-        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Send").click()  # on a phone Enter begins a new line
         wait_until(lambda count=messages: page.locator(".message").count() == count  # type: ignore[misc]
                    and page.locator(".message.live").count() == 0 and page.locator(".message .stats").count() >= count // 2,
                    what="the reply's end")
