@@ -88,8 +88,11 @@ class ChatService:
         _check_text(text)
         if conversation:
             tree = await asyncio.to_thread(self._store.chats.conversation, conversation, state.owner)
-            parent = under if under is not None else None
+            parent = under
             tree.path(parent)
+            if not any(node.message.role == "user" for node in tree.nodes.values()):
+                # Until then the chat bears its character's name, as all chats with that character would.
+                await asyncio.to_thread(self._store.chats.rename, conversation, _title(text), state.owner)
         else:
             conversation = await self._begin(state, title=_title(text))
             parent = (await self._sessions.get(session)).head

@@ -185,6 +185,7 @@ async def test_a_character_speaks_first_and_its_card_leads_the_prompt(tmp_path: 
         assert view.path[0].message.role == "assistant"
         assert view.names["assistant"] == d.store.cards.load(name).name
         reply = await d.say("Who are you?")
+        assert (await d.chat.view(TAB)).title == "Who are you?", "a list of chats that all bear one name finds none"
         assert reply.message.name == d.store.cards.load(name).name
         run = d.engine.run(reply.run)
         assert run.request.messages[0].role == "system"

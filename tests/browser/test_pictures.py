@@ -82,4 +82,5 @@ def write_a_page(page: Any) -> None:
     area = page.get_by_label("Notebook page")
     area.fill("Once upon a time there was a fox called Tom. One day")
     area.press("Control+Enter")
-    wait_until(lambda: "tokens" in page.locator(".notebook .state").inner_text(), what="the page's continuation")
+    wait_until(lambda: "a second" in page.locator(".notebook .state").inner_text(), what="the page's continuation")
+    page.get_by_role("button", name="Generate").wait_for()

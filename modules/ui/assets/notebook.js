@@ -52,7 +52,8 @@ class NotebookPage {
 
   draw() {
     const writes = Boolean(this.run);
-    this.generateButton.textContent = writes ? "Stop (Escape)" : "Generate (Ctrl+Enter)";
+    this.generateButton.textContent = writes ? "Stop" : "Generate";
+    this.generateButton.title = writes ? "Escape" : "Ctrl+Enter";
     this.generateButton.classList.toggle("stop", writes);
     this.area.readOnly = writes;
     this.undoButton.disabled = writes || !this.document?.can_undo;
