@@ -22,7 +22,7 @@ KEPT_ELSEWHERE = {
         "test_store_files.py::test_a_link_out_of_the_folder_is_refused_and_one_within_is_not",
         "test_catalog.py::test_links_out_of_the_folders_are_not_followed"],
     "model output, names and history reach HTML unescaped": [
-        "test_blocks.py::test_a_hostile_text_is_neutralised"],
+        "test_sanitize.py::test_a_hostile_text_is_neutralised"],
     "any web page can call an API without a key; DNS rebinding (CVE-2025-59159)": [
         "test_guard.py::test_dns_rebinding_is_refused_because_the_host_is_not_ours",
         "test_guard.py::test_another_sites_page_cannot_post", "test_guard.py::test_another_sites_page_cannot_open_a_websocket"],
