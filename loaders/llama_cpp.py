@@ -34,6 +34,8 @@ from .llama_cpp_parts.vocabulary import Vocabulary
 if TYPE_CHECKING:
     import numpy as np
 
+# What may be copied out of the context between two steps: little where somebody sees the pause (64 MiB take about 20 ms).
+PARK_BYTES, UNSEEN_PARK_BYTES = 64 << 20, 4 << 30
 FEATURES = frozenset({"tokenize", "logits", "score", "embed", "grammar", "logprobs", "prefix_reuse", "batching"})
 
 
@@ -71,7 +73,8 @@ class LlamaCpp:
         n_sequences = options.slots + 1 if not can_trim else min(2 * options.slots + 2, c.llama_max_parallel_sequences())
         settings = settings_for(options, int(c.llama_model_n_ctx_train(self._model)), n_sequences)
         self._context = Context(library, self._model, settings)
-        self._cells = Cells(self._context, self._context.size, n_sequences, is_alone=options.slots == 1, can_trim=can_trim)
+        self._cells = Cells(self._context, self._context.size, n_sequences, is_alone=options.slots == 1, can_trim=can_trim,
+                            parking_bytes=options.parking << 20)
         self._samplers = Samplers(c, self.vocabulary, self._context.size)
         self._pooling = POOLING.get(library.metadata(self._model, "pooling_type"), "mean")
         progress(0.95, "warming up")
@@ -149,6 +152,9 @@ class LlamaCpp:
         """One llama_decode for all decoding runs and at most one chunk of the oldest prompt that is not evaluated yet."""
         results: list[tuple[str, StepResult]] = []
         started = time.perf_counter()
+        if self._runs:
+            is_unseen = not any(run.n_sampled for run in self._runs.values())
+            self._cells.park(UNSEEN_PARK_BYTES if is_unseen else PARK_BYTES)
         while True:
             decoding, filling, n_filled = self._fill_batch()
             if not decoding and filling is None:

@@ -11,10 +11,11 @@ from loaders.llama_cpp_parts.cells import LEAST_SHARE, Cells, NoRoom, Seq, commo
 
 
 class FakeMemory:
-    """Remembers the ids of each sequence as llama.cpp would; `can_trim` False refuses to cut within one."""
+    """Remembers the ids of each sequence as llama.cpp would, a byte each; `can_trim` False refuses to cut within one."""
 
     def __init__(self, *, can_trim: bool = True) -> None:
         self.can_trim = can_trim
+        self.can_restore = True
         self.held: dict[int, list[int]] = {}
 
     def keep(self, seq: int, length: int) -> int:
@@ -28,9 +29,22 @@ class FakeMemory:
         return length
 
 
-def make(total: int = 1024, n_sequences: int = 6, *, is_alone: bool = False, can_trim: bool = True) -> tuple[Cells, FakeMemory]:
+    def state_size(self, seq: int) -> int:
+        return len(self.held[seq])
+
+    def save(self, seq: int) -> list[int]:
+        return self.held[seq][:]
+
+    def restore(self, seq: int, state: list[int]) -> bool:
+        assert not self.held.get(seq), "only an empty sequence takes a saved state"
+        self.held[seq] = state[:] if self.can_restore else []
+        return self.can_restore
+
+
+def make(total: int = 1024, n_sequences: int = 6, *, is_alone: bool = False, can_trim: bool = True,
+         parking_bytes: int = 0) -> tuple[Cells, FakeMemory]:
     memory = FakeMemory(can_trim=can_trim)
-    return Cells(memory, total, n_sequences, is_alone=is_alone, can_trim=can_trim), memory
+    return Cells(memory, total, n_sequences, is_alone=is_alone, can_trim=can_trim, parking_bytes=parking_bytes), memory
 
 
 def play(cells: Cells, memory: FakeMemory, prompt: list[int], key: str, reply: list[int]) -> tuple[Seq, int]:
@@ -157,18 +171,67 @@ def test_a_trim_that_fails_costs_a_recomputation_only() -> None:
     assert cached == 0 and seq.tokens == [] and cells.n_free == 1024
 
 
+def test_a_parked_chat_frees_its_cells_and_is_found_again() -> None:
+    cells, memory = make(total=1024, parking_bytes=10_000)
+    prompt = list(range(600))
+    play(cells, memory, prompt, "chat", [])
+    cells.park(100)
+    assert cells.n_free == 424, "600 bytes are more than the 100 that may be moved now"
+    cells.park(10_000)
+    assert cells.n_free == 1024
+    seq, cached = cells.admit([*prompt[:500], 7], "chat", 5)
+    assert cached == 500 and seq.tokens == memory.held[seq.id] == prompt[:500]
+    cells.release(seq)
+    assert cells.admit([*prompt, 7], "other", 5)[1] == 0
+
+
+def test_little_is_not_worth_parking() -> None:
+    cells, memory = make(parking_bytes=10_000)
+    play(cells, memory, [1] * 500, "chat", [])
+    cells.park(10_000)
+    assert cells.n_free == 1024 - 500
+
+
+def test_parked_chats_leave_in_turn_when_the_parking_is_full() -> None:
+    cells, memory = make(total=2048, parking_bytes=1300)
+    for n in range(3):
+        play(cells, memory, [n] * 600, str(n), [])
+        cells.park(10_000)
+    assert [cells.admit([n] * 601, str(n), 1)[1] for n in range(3)] == [0, 600, 600]
+
+
+def test_a_parked_chat_without_room_stays_where_it_is() -> None:
+    cells, memory = make(total=1024, parking_bytes=10_000)
+    play(cells, memory, [1] * 600, "chat", [])
+    cells.park(10_000)
+    running, _ = cells.admit([2] * 400, "a", 100)
+    short, cached = cells.admit([1] * 50, "chat", 1)
+    assert cached == 0
+    cells.release(short)
+    cells.release(running)
+    assert cells.admit([1] * 601, "chat", 1)[1] == 600
+
+
+def test_a_state_that_cannot_be_put_back_costs_a_recomputation_only() -> None:
+    cells, memory = make(parking_bytes=10_000)
+    play(cells, memory, [1] * 600, "chat", [])
+    cells.park(10_000)
+    memory.can_restore = False
+    assert cells.admit([1] * 601, "chat", 1)[1] == 0 and cells.n_free == 1024
+
+
 class Machine(RuleBasedStateMachine):
     """Any order of arrivals, growth, ends: promises are kept and the books agree with the memory."""
 
     @initialize(total=st.sampled_from([256, 512, 1024]), is_alone=st.booleans())
     def begin(self, total: int, is_alone: bool) -> None:
         self.slots = 1 if is_alone else 3
-        self.cells, self.memory = make(total, 2 * self.slots + 2, is_alone=is_alone)
+        self.cells, self.memory = make(total, 2 * self.slots + 2, is_alone=is_alone, parking_bytes=total)
         self.runs: list[Seq] = []
         self.all: dict[int, Seq] = {}
 
     @precondition(lambda self: len(self.runs) < self.slots)
-    @rule(start=st.integers(0, 2), shared=st.integers(0, 120), own=st.integers(1, 100), key=st.sampled_from("ab"),
+    @rule(start=st.integers(0, 2), shared=st.integers(0, 150), own=st.integers(1, 100), key=st.sampled_from("ab"),
           max_tokens=st.sampled_from([0, 1, 50, 5000]))
     def arrive(self, start: int, shared: int, own: int, key: str, max_tokens: int) -> None:
         prompt = [start * 1000 + n for n in range(shared)] + [7_000_000 + len(self.all) * 1000 + n for n in range(own)]
@@ -192,6 +255,10 @@ class Machine(RuleBasedStateMachine):
                 break
             put(self.cells, self.memory, seq, [which])
 
+    @rule(largest=st.sampled_from([0, 300, 5000]))
+    def park(self, largest: int) -> None:
+        self.cells.park(largest)
+
     @precondition(lambda self: self.runs)
     @rule(which=st.integers(0, 99))
     def end(self, which: int) -> None:
@@ -205,10 +272,10 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def books_agree_with_the_memory(self) -> None:
-        for seq in getattr(self, "all", {}).values():
+        for seq in getattr(self, "cells", make()[0])._seqs:
             assert self.memory.held.get(seq.id, []) == seq.tokens and len(seq.cells) == len(seq.tokens)
         if hasattr(self, "cells"):
-            used = set().union(*(seq.cells for seq in self.all.values()))
+            used = set().union(*(seq.cells for seq in self.cells._seqs))
             assert len(used) + self.cells.n_free == self.cells.total
 
 

@@ -171,6 +171,21 @@ def test_open_runs_share_the_room_and_end_with_length(path: Path) -> None:
     loader.close()
 
 
+def test_a_chat_that_waits_is_parked_and_its_next_turn_goes_on(path: Path) -> None:
+    """Two chats in turns, both longer than what one context holds: nothing is computed twice, and the text is as if alone."""
+    loader, roomy = load(path, context=1024, slots=1, **EXACT), load(path, context=4096, slots=1, parking=0, **EXACT)
+    stage, alone = Stage(loader), Stage(roomy)
+    texts = {key: prompt_of(loader, text, n_tokens=700) for key, text in (("a", "The quick brown fox"), ("b", "Numbers: 1 2 3"))}
+    for turn in range(3):
+        for key, ids in texts.items():
+            played = stage.alone(f"{key} {turn}", ids, GREEDY, key)
+            assert not turn or played.evaluated <= 4
+            assert played.ids == alone.alone(f"{key} {turn}", ids, GREEDY, key).ids
+            texts[key] = [*ids, *played.ids, 5, 6, 7]
+    loader.close()
+    roomy.close()
+
+
 def test_what_does_not_fit_waits_and_an_idle_chat_gives_way(path: Path) -> None:
     loader = load(path, context=512, slots=2)
     stage = Stage(loader)

@@ -131,6 +131,22 @@ class Context:
         self._c.llama_memory_seq_rm(self.memory, target, -1, -1)
         return 0
 
+    def state_size(self, seq: int) -> int:
+        return int(self._c.llama_state_seq_get_size(self.handle, seq))
+
+    def save(self, seq: int) -> ctypes.Array[ctypes.c_uint8] | None:
+        """A sequence's state in our own memory (cells.Memory)."""
+        size = self.state_size(seq)
+        state = (ctypes.c_uint8 * size)()
+        return state if self._c.llama_state_seq_get_data(self.handle, state, size, seq) == size else None
+
+    def restore(self, seq: int, state: Any) -> bool:
+        """Put it back into an empty sequence (cells.Memory)."""
+        if self._c.llama_state_seq_set_data(self.handle, state, len(state), seq) == len(state):
+            return True
+        self._c.llama_memory_seq_rm(self.memory, seq, -1, -1)
+        return False
+
     def _holds(self, seq: int, length: int) -> bool:
         """Whether the memory ends at `length` and, with a sliding window, still has the window that ends there."""
         c, memory = self._c, self.memory

@@ -45,6 +45,9 @@ class Options:
     full_swa: bool = setting(
         "bool", True, "Full sliding window", "Keeps the whole context of sliding-window layers, so that a chat's start need not "
         "be computed again each turn; off saves memory.")
+    parking: int = setting(
+        "int", 1024, "Parking (MiB)", "Memory for chats that nobody is writing in: moved there they do not slow the others, and "
+        "their next turn finds them again; 0 keeps them in the context.", minimum=0, maximum=2**20)
     mmap: bool = setting(
         "bool", True, "Memory-map", "Lets the system load the file as needed and share it; off reads all of it first.")
     mlock: bool = setting("bool", False, "Lock in memory", "Keeps the model from being swapped out, where the system allows it.")
