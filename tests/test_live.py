@@ -44,7 +44,7 @@ class Page:
                     shown[index] = shown[index][:keep] + append
                 self.blocks[name] = shown
         if "s" in frame:
-            self.status = frame["s"]
+            self.status = frame["s"] if "state" in frame["s"] else self.status | frame["s"]
             if self.states[-1:] != [self.status["state"]]:
                 self.states.append(self.status["state"])
 

@@ -62,6 +62,7 @@ class LiveRun:
         self._progress = Progress(clock)
         self._status = self._progress.status(is_over=False)
         self._status_version = 0
+        self._news_version = 0
         self._status_at = 0.0
         self._fed = asyncio.Event()
         self._changed = asyncio.Event()
@@ -77,8 +78,8 @@ class LiveRun:
     async def follow(self, epoch: str = "", version: int = 0) -> AsyncGenerator[Frame]:
         """Frames that bring a reader from where it is to the end, the first at once; a slow reader gets fewer, larger ones.
 
-        A frame: `v` version, `e` epoch (first only), `s` status when it changed, and for a changed channel [number of blocks,
-        [[index, keep, append], ...]].
+        A frame: `v` version, `e` epoch (first only), `s` status when it changed (only its counters where no more did), and for
+        a changed channel [number of blocks, [[index, keep, append], ...]].
         """
         if epoch != self.epoch or version > self.version:
             version = 0
@@ -115,8 +116,10 @@ class LiveRun:
             if updates or len(sent[name]) != len(channel.blocks) or (is_first and channel.blocks):
                 frame[name] = [len(channel.blocks), [[u.index, u.keep, u.append] for u in updates]]
             sent[name] = channel.blocks
-        if self._status_version > version or is_first:
+        if self._news_version > version or is_first:
             frame["s"] = self._status
+        elif self._status_version > version:
+            frame["s"] = {key: self._status[key] for key in COUNTERS if key in self._status}
         return frame
 
     # --- the run's side
@@ -187,6 +190,8 @@ class LiveRun:
         self.version += 1
         if is_news or is_due or is_over:
             self._status, self._status_version, self._status_at = status, self.version, self._clock()
+        if is_news or is_over:
+            self._news_version = self.version
         for channel in self._channels.values():
             channel.show(self.version)
         changed, self._changed = self._changed, asyncio.Event()

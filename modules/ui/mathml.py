@@ -58,8 +58,8 @@ def _classes(style: str) -> str:
 
 
 def _by_latex2mathml(latex: str, display: bool) -> str:
-    """Its output is used only where it can be trusted: it does not escape text, and writes unknown commands as they are."""
-    if any(mark in latex for mark in "<>&"):
+    """Its output is used only where it can be trusted: it escapes no text, completes open braces, keeps unknown commands."""
+    if any(mark in latex for mark in "<>&") or latex.count("{") != latex.count("}"):
         return ""
     from latex2mathml.converter import convert
 

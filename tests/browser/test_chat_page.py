@@ -241,7 +241,8 @@ def test_hostile_messages_do_nothing_saved_or_streamed(open_page: Open, server: 
     page.locator(".messages").evaluate("e => { e.scrollTop = 0; }")
     page.wait_for_timeout(300)
     assert page.evaluate("window.hacked") is None
-    assert page.locator(".md :is(script, iframe, img, svg, form, input, style, [style], [id], [onclick]):not([data-mark] *)").count() == 0
+    forbidden = ".md :is(script, iframe, img, svg, form, input, style, [style], [id], [onclick]):not([data-mark] *)"
+    assert page.locator(forbidden).count() == 0
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -279,3 +280,18 @@ def test_keyboard_alone_is_enough(open_page: Open, server: Server, chats: FakeCh
     assert page.input_value(".editor textarea") == "one\ntwo"
     page.keyboard.press("Escape")
     page.wait_for_function("!document.querySelector('.editor')")
+
+
+def test_an_answer_that_comes_late_shows_nothing_old(open_page: Open, server: Server, chats: FakeChats) -> None:
+    """A view that was asked for before a new chat was begun, and answered after it, used to bring the old chat back."""
+    server.call(chats.fill, SESSION, 6)
+    page = open_page()
+    page.evaluate("""() => { const real = window.fetch; window.held = [];
+        window.fetch = (url, options) => String(url).includes("/view") && !window.held.length
+            ? new Promise((go) => window.held.push(async () => go(await answer))) : real(url, options);
+        const answer = real("ui-api/view", { headers: { "X-Session": window.colloquySession() } });
+        window.late = window.colloquyChat.load(); }""")
+    page.evaluate("window.colloquyChat.begin()")
+    page.wait_for_selector(".empty:visible")
+    page.evaluate("async () => { await window.held[0](); await window.late; }")
+    assert page.locator(".message").count() == 0

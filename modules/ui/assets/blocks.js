@@ -1,7 +1,7 @@
 // The blocks of one text: applies the server's updates, and changes only those nodes of the page that differ.
 // The HTML comes sanitised from the server; see modules/ui/sanitize.py.
 
-import { iconButton } from "./dom.js";
+import { copyText, iconButton } from "./dom.js";
 
 const OURS = "ours"; // marks nodes that this page put into a block; the server's HTML cannot carry it
 
@@ -48,7 +48,7 @@ export function decorate(element) {
 
 async function copyCode(event) {
   const button = event.currentTarget;
-  await navigator.clipboard.writeText(button.parentElement.querySelector("pre").textContent);
+  await copyText(button.parentElement.querySelector("pre").textContent);
   button.classList.add("done");
   setTimeout(() => button.classList.remove("done"), 1200);
 }

@@ -1,7 +1,7 @@
 // The open chat: its messages, the runs it follows, and every action on it. One for the page; views listen to its events.
 
 import { get, post } from "./api.js";
-import { h } from "./dom.js";
+import { copyText, h } from "./dom.js";
 import { MessageView } from "./message.js";
 import { announce, attempt, offerUndo } from "./notices.js";
 import { Scroll } from "./scroll.js";
@@ -17,6 +17,7 @@ export class Conversation extends EventTarget {
     this.hasMore = false;
     this.isBusy = false;
     this.lostRuns = 0;
+    this.asked = this.shown = 0; // requests that answer with what to show, numbered
     this.list = h("div", { class: "list", role: "log", "aria-live": "off", "aria-label": "Conversation" });
     this.empty = h("div", { class: "empty" }, h("h2", { text: "Say something to begin." }),
       h("p", { text: "Everything you write stays on this computer. Enter sends, Shift+Enter begins a new line, Escape stops a reply." }));
@@ -45,8 +46,21 @@ export class Conversation extends EventTarget {
 
   // --- What is shown
 
-  async load() {
-    this.take(await get("view"));
+  load() {
+    return this.show(get("view"));
+  }
+
+  /** Show the answer of a request, unless a later one was shown meanwhile: then what is shown is asked for again. */
+  async show(request) {
+    const asked = ++this.asked;
+    const answer = await request;
+    if (asked < this.shown) {
+      await this.load();
+    } else {
+      this.shown = asked;
+      this.take(answer);
+    }
+    return answer;
   }
 
   /** Show an answer of the server: the messages after `after`, or all where there is no `after` or it is not shown. */
@@ -140,7 +154,7 @@ export class Conversation extends EventTarget {
     if (this.isBusy) return false;
     this.isBusy = true;
     const worked = await attempt(async () => {
-      this.take(await post(path, body));
+      await this.show(post(path, body));
       this.scroll.toEnd();
       this.dispatchEvent(new Event("saved"));
     });
@@ -159,7 +173,7 @@ export class Conversation extends EventTarget {
 
   async copy(view) {
     await attempt(async () => {
-      await navigator.clipboard.writeText(await this.textOf(view));
+      await copyText(await this.textOf(view));
       announce("Copied.");
       view.element.classList.add("copied");
       setTimeout(() => view.element.classList.remove("copied"), 1200);
@@ -183,12 +197,11 @@ export class Conversation extends EventTarget {
   async remove(view) {
     const conversation = this.facts.conversation;
     await attempt(async () => {
-      const answer = await post("delete", { node: view.facts.id });
-      this.take(answer);
+      const answer = await this.show(post("delete", { node: view.facts.id }));
       const text = answer.hidden.length > 1 ? `Deleted ${answer.hidden.length} messages.` : "Message deleted.";
       offerUndo(text, async () => {
-        if (this.facts.conversation !== conversation) this.take(await post("open", { conversation }));
-        this.take(await post("undelete", { nodes: answer.hidden, head: answer.head_before }));
+        if (this.facts.conversation !== conversation) await this.show(post("open", { conversation }));
+        await this.show(post("undelete", { nodes: answer.hidden, head: answer.head_before }));
       });
     });
   }
@@ -216,7 +229,7 @@ export class Conversation extends EventTarget {
 
   opening(path, body) {
     return attempt(async () => {
-      this.take(await post(path, body));
+      await this.show(post(path, body));
       this.dispatchEvent(new Event("opened"));
     });
   }

@@ -63,3 +63,15 @@ export function stylesheet(address) {
     document.head.append(h("link", { rel: "stylesheet", href: address, onload: resolve, onerror: resolve }));
   });
 }
+
+/** Put text on the clipboard; off localhost without HTTPS browsers offer only the old way. */
+export async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = h("textarea", { class: "unseen", "aria-hidden": "true" });
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const worked = document.execCommand("copy");
+  area.remove();
+  if (!worked) throw new Error("This browser lets no page copy here; select the text and copy it by hand.");
+}

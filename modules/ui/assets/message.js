@@ -63,7 +63,9 @@ export class MessageView {
     if (frame.s) this.takeStatus(frame.s);
   }
 
-  takeStatus(status) {
+  /** A status without a state brings only the counters that changed. */
+  takeStatus(news) {
+    const status = news.state ? news : { ...this.status, ...news };
     this.status = status;
     if (status.finish !== undefined) {
       Object.assign(this.facts, { status: status.state, finish: status.finish, stats: status, run: "" });
