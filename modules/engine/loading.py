@@ -45,6 +45,7 @@ class Loading:
         self._task: asyncio.Task[Held] | None = None
         self._log: Path | None = None
         self._releases: set[asyncio.Task[None]] = set()
+        self._is_closing = False
 
     @property
     def busy(self) -> bool:
@@ -64,8 +65,20 @@ class Loading:
         self._task.cancel()
         return True
 
+    async def close(self) -> None:
+        """End the load under way and every process; the models' runs have ended before."""
+        self._is_closing = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        for held in list(self._held.values()):
+            await self.release(held)
+        await asyncio.gather(*self._releases)
+
     async def load(self, file: ModelFile, *, loader: str, options: Mapping[str, Any] | None) -> Held:
         """Load in a task of its own, so that a caller who leaves does not cancel it; only `cancel` does."""
+        if self._is_closing:
+            raise Conflict(f"{file.name} is not loaded: the app is stopping.")
         if self.busy:
             raise Conflict(f"{self._watch.state.name} is being loaded; wait for it or cancel it first.")
         self._task = asyncio.create_task(self._load(file, loader, options), name=f"load {file.name}")
@@ -138,15 +151,29 @@ class Loading:
             new = await self._start(plan)
             self._retire_when_idle(old)
             return new
+        was_held = not old.retiring  # else it was unloaded meanwhile
         for run in list(old.runs.values()):
             run.cancel()
         await self.release(old)
         try:
             return await self._start(plan)
-        except (AppError, asyncio.CancelledError):
-            self._watch.set(LoadState("loading", old.name, old.spec.name, 0.0, f"Bringing back {old.name}"))
-            await asyncio.shield(self._start(_Plan(old.file, old.spec, old.asked, old.options)))
+        except AppError as error:
+            if was_held and not self._is_closing:
+                await self._bring_back(old, instead_of=error)
             raise
+        except asyncio.CancelledError:
+            if was_held and not self._is_closing:
+                await self._bring_back(old, instead_of=LoadFailed(f"Loading {plan.file.name} was cancelled."))
+            raise
+
+    async def _bring_back(self, old: Held, *, instead_of: AppError) -> None:
+        """Load again what made room in vain; a cancel ends this too. Raises both reasons in one where it fails."""
+        self._watch.set(LoadState("loading", old.name, old.spec.name, 0.0, f"Bringing back {old.name}"))
+        try:
+            await self._start(_Plan(old.file, old.spec, old.asked, old.options))
+        except AppError as error:
+            words = f"{instead_of.message} {old.name} could not be brought back either: {error.message}"
+            raise type(instead_of)(words, param=instead_of.param, log=instead_of.log or error.log) from error
 
     def _to_replace(self, name: str) -> Held | None:
         if name in self._held:
@@ -168,6 +195,8 @@ class Loading:
         held = Held(file, spec, plan.asked, plan.options, worker,
                     detect_marks(facts.chat_template, tuple(facts.special_tokens.values())))
         worker.on_death = lambda error: self._lost(held, error)
+        if not worker.alive:  # it died between its last word and here; nobody would hear of it any more
+            raise LoadFailed(f"The process of {file.name} ended as soon as it was loaded; see the log.", log=worker.log_tail())
         self._held[file.name] = held
         return held
 
