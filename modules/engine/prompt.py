@@ -86,10 +86,19 @@ class PromptBuilder:
         if not ids:
             raise BadRequest("The prompt is empty; write at least one character to continue from.", param="prompt")
         if request.truncate:
-            room = self._facts.context - self._reserve(request)
-            ids = ids[-room:] if len(ids) > room else ids
+            ids = self._newest(ids, self._facts.context - self._reserve(request))
         self._check_room(ids, request)
         return Prompt(tuple(ids), request.text)
+
+    def _newest(self, ids: list[int], room: int) -> list[int]:
+        """The end of a raw text that is too long, behind its BOS. It goes in blocks of a quarter of the room, counted from the
+        text's beginning, so that the prompt's start stays the same while the text grows."""
+        if len(ids) <= room:
+            return ids
+        head = ids[:1] if ids[0] == self._facts.bos_id else []
+        block = max(1, room // 4)
+        n_blocks = -(-(len(ids) - room) // block)
+        return [*head, *ids[len(head) + n_blocks * block:]]
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         bos = self._facts.bos_id
