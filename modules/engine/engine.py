@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +17,13 @@ from ..core.params import ignored_params
 from ..models.catalog import Catalog
 from ..text.splitter import Splitter, starts_inside
 from ..text.template import TemplateRenderer
-from .generation import Generation
+from .generation import Generation, unforeseen
 from .loading import Loading
 from .models import Held, LoadWatch
 from .prompt import Prompt, PromptBuilder
 from .run import Run
 
+log = logging.getLogger(__name__)
 KEPT_SECONDS = 60.0  # an ended run can be followed this long, for pages that reconnect
 
 
@@ -98,14 +100,12 @@ class Engine:
 
     async def close(self) -> None:
         """Stop all runs and end all processes."""
-        self._loading.cancel()
         for run in list(self._runs.values()):
             run.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for held in list(self._held.values()):
-            await self._loading.release(held)
+        await self._loading.close()
         await self._renderer.close()
 
     # Text and tokens
@@ -145,8 +145,9 @@ class Engine:
         every reply can be repeated.
         """
         held = self.held(request.model)
-        if len(held.runs) >= held.facts.slots + self._max_queue:
-            raise Busy(f"{len(held.runs)} replies are running or waiting for {held.name}; try again in a moment.")
+        n_live = sum(not run.done for run in held.runs.values())
+        if n_live >= held.facts.slots + self._max_queue:
+            raise Busy(f"{n_live} replies are running or waiting for {held.name}; try again in a moment.")
         if request.params.seed < 0:
             request = replace(request, params=replace(request.params, seed=secrets.randbelow(2**32 - 1)))
         held.used_at = asyncio.get_running_loop().time()
@@ -154,30 +155,32 @@ class Engine:
                   quantization=held.file.quantization, listener=listener)
         self._runs[run.id] = held.runs[run.id] = run
         task = asyncio.create_task(self._drive(run, held), name=f"run {run.id}")
+        run.on_cancel = task.cancel
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: self._ended(run, held, task))
         return run
 
     async def _drive(self, run: Run, held: Held) -> None:
         """Prepare the prompt, hand it to the worker, and see the run to its end."""
-        task = asyncio.current_task()
-        assert task is not None, "a coroutine of an event loop runs in a task"
-        run.on_cancel = task.cancel
         try:
             builder = PromptBuilder(self._renderer, held.worker)
             prompt = await builder.build(run.request)
             self._hand_over(run, held, prompt, builder.stops if run.request.messages else ())
             await run.wait()
-        except asyncio.CancelledError:
-            if run.done:
-                raise
-            run.fail(Cancelled("Stopped before the reply began."))
         except AppError as error:
             run.fail(error)
-        finally:
-            held.runs.pop(run.id, None)
-            held.used_at = asyncio.get_running_loop().time()
-            asyncio.get_running_loop().call_later(KEPT_SECONDS, self._runs.pop, run.id, None)
+        except Exception as error:  # whatever it is, a run without an end would be waited for for ever
+            log.exception("Run %s failed unexpectedly", run.id)
+            run.fail(unforeseen(error))
+
+    def _ended(self, run: Run, held: Held, task: asyncio.Task[None]) -> None:
+        """The run's task is over, perhaps cancelled before its first step: the run has an end in any case."""
+        self._tasks.discard(task)
+        run.fail(Cancelled("Stopped before the reply began."))
+        held.runs.pop(run.id, None)
+        loop = asyncio.get_running_loop()
+        held.used_at = loop.time()
+        loop.call_later(KEPT_SECONDS, self._runs.pop, run.id, None)
 
     def _hand_over(self, run: Run, held: Held, prompt: Prompt, stops: tuple[str, ...]) -> None:
         request = run.request
@@ -189,8 +192,10 @@ class Engine:
                            dropped=prompt.dropped, keep_from=prompt.keep_from,
                            ignored=tuple(ignored_params(params, honoured)), quantization=held.file.quantization)
 
-        inside = held.marks is not None and starts_inside(prompt.text, held.marks)
-        splitter = Splitter((*params.stop, *stops), held.marks, inside)
+        # Raw text is the client's or the document's own: it comes as it was written, marks included.
+        marks = held.marks if request.messages else None
+        inside = marks is not None and starts_inside(prompt.text, marks)
+        splitter = Splitter((*params.stop, *stops), marks, inside)
         generation = Generation(run, splitter, n_prompt=len(prompt.ids), started=started,
                                 stop_worker=lambda: held.worker.remove(run.id))
         run.on_cancel = generation.cancel
@@ -199,7 +204,7 @@ class Engine:
 
     def _lost(self, held: Held, error: WorkerDied) -> None:
         """A worker died: its runs are told by their sinks; the model is no longer held."""
-        self._held.pop(held.name, None)
+        if self._held.get(held.name) is held:  # else it was on its way out, and another may have its name
+            del self._held[held.name]
         for run in list(held.runs.values()):
             run.fail(error)
-

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
+from ..core.errors import AppError
 from ..core.events import Delta, EndReason, Event, Failed, Finished, Prefill, Queued, Started, Timings, Usage
 from ..core.loader import Prefilled, RunFailed, Token
 from ..text.splitter import Splitter
 from ..worker.frames import Admitted, Waiting, WorkerEvent
 from .run import Run
+
+log = logging.getLogger(__name__)
 
 
 class Generation:
@@ -37,10 +41,19 @@ class Generation:
         self._ids: list[int] = []
 
     def receive(self, batch: Sequence[WorkerEvent]) -> None:
-        """The worker's sink; after the run's end it does nothing."""
+        """The worker's sink; after the run's end it does nothing. A fault of ours ends the run with the text it has."""
         if self._run.done:
             return
         out: list[Event] = []
+        try:
+            self._take(batch, out)
+        except Exception as error:  # whatever it is, a run without an end would be waited for for ever
+            log.exception("Run %s failed unexpectedly", self._run.id)
+            self._stop_worker()
+            out.append(Failed(unforeseen(error), self._usage()))
+        self._run.publish(_joined(out))
+
+    def _take(self, batch: Sequence[WorkerEvent], out: list[Event]) -> None:
         for item in batch:
             if isinstance(item, Token):
                 self._token(item, out)
@@ -57,7 +70,6 @@ class Generation:
                 out.append(Failed(item.error, self._usage()))
             if out and isinstance(out[-1], (Finished, Failed)):
                 break
-        self._run.publish(_joined(out))
 
     def cancel(self) -> None:
         """End now with what there is; the worker hears of it at its next step."""
@@ -102,6 +114,12 @@ class Generation:
         last = self._last_token if self._last_token is not None else first
         reasoned = (self._reasoned or last) - first if self._has_reasoning else None
         return Timings(admitted - self._asked, max(first - admitted, 0.0), last - first, reasoned)
+
+
+def unforeseen(error: Exception) -> AppError:
+    """What a run ends with where our own code failed; the log has the traceback."""
+    return AppError(f"The reply was ended by a mistake in Colloquy ({type(error).__name__}: {str(error)[:200]}); the log "
+                    "has the details. Try again, and please report it if it happens again.")
 
 
 def _joined(events: list[Event]) -> list[Event]:

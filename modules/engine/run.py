@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from ..core.errors import AppError, Cancelled
 from ..core.events import END, Channel, Delta, Event, Failed, Finished, Request, Usage
+
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -50,7 +53,10 @@ class Run:
                 self._parts.setdefault(event.channel, []).append(event.text)
         self.events.extend(events)
         if self._listener is not None:
-            self._listener(self, events)
+            try:
+                self._listener(self, events)
+            except Exception:  # one reader's fault must not leave the others waiting for ever
+                log.exception("The listener of run %s failed", self.id)
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():
