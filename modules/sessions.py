@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .core.errors import BadRequest, NotFound
+from .core.errors import AppError, BadRequest, NotFound
 from .core.params import GenerationParams
 from .store.schema import LOCAL
 from .store.sessions import SessionRow, SessionTable
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,16 @@ class Session:
         return self.user_name or "You"
 
     def generation_params(self) -> GenerationParams:
-        """The parameters as a value; a name this version does not know is left out."""
-        return GenerationParams().with_values(self.params)[0]
+        """The parameters as a value; a name or a value that this version does not know is left out, and the log says so."""
+        params = GenerationParams()
+        for name, value in self.params.items():
+            try:
+                params, unknown = params.with_values({name: value})
+            except BadRequest as error:
+                unknown = [error.message]
+            if unknown:
+                log.warning("A saved parameter is left out: %s", unknown[0])
+        return params
 
 
 class Sessions:
@@ -69,9 +80,15 @@ class Sessions:
         return found
 
     async def update(self, id: str, **changes: Any) -> Session:
-        """Change and save. Memory changes at once, so two quick changes of one tab never undo each other."""
+        """Change and save. Memory changes at once, so two quick changes of one tab never undo each other.
+
+        A state that cannot be written now is written with the next change: it must not keep a message from being sent.
+        """
         await self.get(id)
         changed = self._open[id] = dataclasses.replace(self._open[id], **changes)
         async with self._saving:  # one at a time and always the newest state, so an older one never lands last
-            await asyncio.to_thread(self._table.save, SessionRow(**dataclasses.asdict(self._open[id])))
+            try:
+                await asyncio.to_thread(self._table.save, SessionRow(**dataclasses.asdict(self._open[id])))
+            except AppError as error:
+                log.error("What the tab %s has open is not saved: %s", id, error.message)
         return changed
