@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .core.errors import AppError, BadRequest, NotFound
+from .core.errors import BadRequest, NotFound
 from .core.events import Delta, Event, Failed, Finished, Request
 from .engine import Engine, Run
-from .sessions import Sessions
+from .sessions import Session, Sessions
 from .store.database import Store
 from .store.documents import Document, DocumentSummary
 from .store.journal import JournalWriter
@@ -19,6 +20,7 @@ from .store.schema import LOCAL
 
 log = logging.getLogger(__name__)
 TITLE_CHARACTERS = 60
+RETRY_SECONDS = 5.0  # between two tries to save what a run wrote
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,16 @@ class Continuation:
 
     document: Document
     run: str
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What a run left: the whole text that is to follow the version `base`."""
+
+    base: Document
+    run: str
+    text: str
+    writer: JournalWriter
 
 
 class Notebook:
@@ -42,7 +54,10 @@ class Notebook:
         self._sessions = sessions
         self._instance = instance
         self._live: dict[str, str] = {}
+        self._unsaved: dict[str, _Ending] = {}
         self._savings: set[asyncio.Task[None]] = set()
+        self._retries: set[asyncio.Task[None]] = set()
+        self._is_closing = asyncio.Event()
 
     async def shown(self, session: str) -> Document | None:
         """The document this session has open, None where it has none or it is gone."""
@@ -50,7 +65,7 @@ class Notebook:
         if not state.document:
             return None
         try:
-            return await asyncio.to_thread(self._documents.get, state.document, state.owner)
+            return self._as_written(await asyncio.to_thread(self._documents.get, state.document, state.owner))
         except NotFound:
             await self._sessions.update(session, document="")
             return None
@@ -67,24 +82,35 @@ class Notebook:
     async def open(self, session: str, document: str) -> Document:
         found = await asyncio.to_thread(self._documents.get, document)
         await self._sessions.update(session, document=found.id)
-        return found
+        return self._as_written(found)
 
     async def save(self, document: str, text: str, *, base: int) -> Document:
         """A new version made from version `base`; equal text makes none."""
         saved = await asyncio.to_thread(self._documents.save, document, text, base=base)
+        waiting = self._unsaved.get(document)
+        if waiting is not None and text.startswith(waiting.text):
+            await self._let_go(waiting)  # the page had its text already and has now saved it
         return await self._titled(saved)
 
     async def generate(self, session: str, document: str, text: str, *, base: int) -> Continuation:
-        """Save the text, then continue it at its end. Raises Conflict-like BadRequest while the document is being written."""
+        """Save the text, then continue it at its end. Raises BadRequest while the document is being written to."""
         if self.live_run(document):
             raise BadRequest("This document is being written to; stop that first.")
         if not text:
             raise BadRequest("The page is empty; write a few words to continue from.", param="text")
-        state = await self._sessions.get(session)
-        self._engine.held(state.model if any(m.name == state.model for m in self._engine.models) else "")
-        saved = await self.save(document, text, base=base)
-        run_id = secrets.token_hex(12)
-        header = {"document": document, "base": saved.version, "owner": LOCAL, "instance": self._instance}
+        run_id = self._live[document] = secrets.token_hex(12)  # before anything is waited for: two tabs may ask at once
+        try:
+            state = await self._sessions.get(session)
+            saved = await self.save(document, text, base=base)
+            return await self._begin(state, saved, run_id)
+        except BaseException:
+            self._live.pop(document, None)
+            raise
+
+    async def _begin(self, state: Session, saved: Document, run_id: str) -> Continuation:
+        model = state.model if any(held.name == state.model for held in self._engine.models) else ""
+        self._engine.held(model)
+        header = {"document": saved.id, "base": saved.version, "owner": LOCAL, "instance": self._instance}
         writer = await asyncio.to_thread(self._store.journal.open, run_id, header)
 
         def listener(run: Run, events: Sequence[Event]) -> None:
@@ -92,15 +118,13 @@ class Notebook:
                 if isinstance(event, Delta):
                     writer.append(event.text, "text", [token.id for token in event.tokens])
             if isinstance(events[-1], (Finished, Failed)):
-                self._keep(saved, run, writer)
+                self._keep(_Ending(saved, run.id, saved.text + run.text(), writer))
 
-        request = Request(state.generation_params(), text=text, owner=LOCAL, cache_key=f"document {document}", truncate=True,
-                          control=True)
-        self._live[document] = run_id
+        request = Request(state.generation_params(), text=saved.text, model=model, owner=LOCAL, cache_key=f"document {saved.id}",
+                          truncate=True, control=True)
         try:
             self._engine.start(request, listener=listener, run_id=run_id)
-        except AppError:
-            self._live.pop(document, None)
+        except BaseException:
             await asyncio.to_thread(writer.close, delete=True)
             raise
         return Continuation(saved, run_id)
@@ -121,36 +145,74 @@ class Notebook:
         await asyncio.to_thread(self._documents.rename, document, title.strip())
 
     async def trash(self, document: str) -> None:
-        if run := self.live_run(document):
-            self._engine.run(run).cancel()
+        """A live run is stopped first, and what it wrote is saved: in the trash nothing can be."""
+        for run in self._engine.live_runs:
+            if run.id == self.live_run(document):
+                run.cancel()
+        await self.settle()
         await asyncio.to_thread(self._documents.trash, document)
 
     async def restore(self, document: str) -> None:
         await asyncio.to_thread(self._documents.restore, document)
 
     async def settle(self) -> None:
-        """Wait until every ended run is saved; at shutdown."""
+        """Wait until every ended run is saved, or was tried to."""
         while self._savings:
             await asyncio.gather(*self._savings, return_exceptions=True)
 
-    def _keep(self, base: Document, run: Run, writer: JournalWriter) -> None:
-        task = asyncio.create_task(self._save_run(base, run, writer), name=f"save {run.id}")
+    async def close(self) -> None:
+        """Save what is unsaved, at shutdown; what cannot be is left to the next start, in its journal."""
+        await self.settle()
+        self._is_closing.set()
+        await asyncio.gather(*self._retries, return_exceptions=True)
+
+    def _keep(self, ending: _Ending) -> None:
+        task = asyncio.create_task(self._save_run(ending), name=f"save {ending.run}")
         self._savings.add(task)
         task.add_done_callback(self._savings.discard)
 
-    async def _save_run(self, base: Document, run: Run, writer: JournalWriter) -> None:
-        """The version first, then the journal goes; a write that fails leaves the journal for the next start."""
-        new = "".join(event.text for event in run.events if isinstance(event, Delta))
+    async def _save_run(self, ending: _Ending) -> None:
+        """Now, or later where it cannot be; a page that asks meanwhile is shown the text all the same."""
+        if not await self._write(ending):
+            self._unsaved[ending.base.id] = ending
+            task = asyncio.create_task(self._save_later(ending), name=f"save {ending.run} later")
+            self._retries.add(task)
+            task.add_done_callback(self._retries.discard)
+        self._live.pop(ending.base.id, None)
+
+    async def _save_later(self, ending: _Ending) -> None:
+        while self._unsaved.get(ending.base.id) is ending and not self._is_closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_closing.wait(), RETRY_SECONDS)
+            if self._unsaved.get(ending.base.id) is ending and await self._write(ending):
+                self._unsaved.pop(ending.base.id, None)
+        await asyncio.to_thread(ending.writer.close, delete=False)
+
+    async def _write(self, ending: _Ending) -> bool:
+        """The version first, then the journal goes. False where it could not be written: the journal then stays."""
+        base = ending.base
         try:
-            if new:
-                await asyncio.to_thread(self._documents.save, base.id, base.text + new, base=base.version, run=run.id)
-        except AppError:
-            log.exception("Saving document %s failed; its text stays in the journal and is recovered at the next start", base.id)
-            await asyncio.to_thread(writer.close, delete=False)
-            return
-        finally:
-            self._live.pop(base.id, None)
-        await asyncio.to_thread(writer.close, delete=True)
+            if ending.text != base.text:
+                await asyncio.to_thread(self._documents.save, base.id, ending.text, base=base.version, run=ending.run)
+        except NotFound:
+            log.info("The document %s was deleted for good while it was written", base.id)
+        except Exception as error:
+            log.error("The document %s could not be saved (%s); its text is in the journal, and saving is tried again", base.id,
+                      error, exc_info=base.id not in self._unsaved)
+            return False
+        await asyncio.to_thread(ending.writer.close, delete=True)
+        return True
+
+    async def _let_go(self, waiting: _Ending) -> None:
+        """Its text is saved by other means."""
+        if self._unsaved.get(waiting.base.id) is waiting:
+            del self._unsaved[waiting.base.id]
+            await asyncio.to_thread(waiting.writer.close, delete=True)
+
+    def _as_written(self, document: Document) -> Document:
+        """The document with the text that could not be saved yet, where it is still at the version that this continues."""
+        waiting = self._unsaved.get(document.id)
+        return replace(document, text=waiting.text) if waiting and waiting.base.version == document.version else document
 
     async def _titled(self, document: Document) -> Document:
         """An untitled document takes its first line as its title."""
@@ -158,7 +220,7 @@ class Notebook:
         if document.title or not title:
             return document
         await asyncio.to_thread(self._documents.rename, document.id, title)
-        return await asyncio.to_thread(self._documents.get, document.id)
+        return replace(document, title=title)
 
 
 def _title(text: str) -> str:
