@@ -57,8 +57,8 @@ class Services:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.engine.close()
-        await self.replies.settle()
-        await self.notebook.settle()
+        await self.replies.close()
+        await self.notebook.close()
         await asyncio.to_thread(self.store.close)
 
     async def _load_first(self) -> None:

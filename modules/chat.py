@@ -15,6 +15,7 @@ from .engine import Engine
 from .replies import Replies, Reply
 from .sessions import Session, Sessions
 from .store.cards import Cards
+from .store.chats import Chat
 from .store.database import Store
 from .store.schema import LOCAL
 from .text.character_text import character_messages, greetings
@@ -68,7 +69,7 @@ class ChatService:
             return ChatView("", "", None, (), {}, names, state.character)
         try:
             summary = await asyncio.to_thread(self._store.chats.summary, state.conversation, state.owner)
-            tree = await self._tree(state)
+            tree = await self._tree(state.conversation, state.owner)
         except NotFound:
             await self._sessions.update(session, conversation="", head=None)
             return ChatView("", "", None, (), {}, names, state.character)
@@ -86,25 +87,29 @@ class ChatService:
     async def send(self, session: str, text: str, *, conversation: str, under: int | None) -> Turn:
         state = await self._sessions.get(session)
         _check_text(text)
+        place: dict[str, Any] = {}
         if conversation:
-            tree = await asyncio.to_thread(self._store.chats.conversation, conversation, state.owner)
-            parent = under
-            tree.path(parent)
-            if not any(node.message.role == "user" for node in tree.nodes.values()):
+            tree = await self._tree(conversation, state.owner)
+            tree.path(under)
+            chat = await asyncio.to_thread(self._store.chats.summary, conversation, state.owner)
+            if chat.title == chat.character and not any(node.message.role == "user" for node in tree.nodes.values()):
                 # Until then the chat bears its character's name, as all chats with that character would.
                 await asyncio.to_thread(self._store.chats.rename, conversation, _title(text), state.owner)
+            if conversation != state.conversation:  # the page shows another chat than its session, as a duplicated tab may
+                place = _place(chat)
+            parent = under
         else:
             conversation = await self._begin(state, title=_title(text))
             parent = (await self._sessions.get(session)).head
         said = message("user", text, name=state.user_name or None)
         user = await asyncio.to_thread(self._store.chats.add, conversation, parent, said, owner=state.owner)
-        state = await self._sessions.update(session, conversation=conversation, head=user.id)
+        state = await self._sessions.update(session, **place, conversation=conversation, head=user.id)
         reply = await self._reply(state, under=user.id)
         return Turn(user, reply.node, reply.run)
 
     async def regenerate(self, session: str, node: int) -> Turn:
         state = await self._sessions.get(session)
-        place = (await self._tree(state)).path(node)[-1]
+        place = (await self._tree(state.conversation, state.owner)).path(node)[-1]
         under = place.id if place.message.role == "user" else place.parent
         if under is None:
             raise BadRequest("A greeting cannot be written again; send a message first.")
@@ -113,22 +118,23 @@ class ChatService:
 
     async def continue_reply(self, session: str, node: int) -> Turn:
         state = await self._sessions.get(session)
-        place = (await self._tree(state)).path(node)[-1]
+        place = (await self._tree(state.conversation, state.owner)).path(node)[-1]
         if place.message.role != "assistant":
             raise BadRequest("Only a reply can be continued; choose one of the model's messages.")
         if place.status == "streaming":
             raise BadRequest("This reply is still being written; stop it first.")
-        reply = await self._reply(state, under=place.parent, going_on=place)
+        # What broke off while it still thought has no text to go on from: it is written anew, beside the old one.
+        reply = await self._reply(state, under=place.parent, going_on=place if place.message.text else None)
         return Turn(None, reply.node, reply.run)
 
     async def edit(self, session: str, node: int, text: str, *, resend: bool) -> Turn:
         state = await self._sessions.get(session)
         _check_text(text)
-        old = (await self._tree(state)).path(node)[-1]
+        old = (await self._tree(state.conversation, state.owner)).path(node)[-1]
         edited = message(old.message.role, text, name=old.message.name)
         new = await asyncio.to_thread(self._store.chats.add, state.conversation, old.parent, edited, owner=state.owner,
                                       keep_from=old.keep_from)
-        state = await self._sessions.update(session, head=new.id)
+        state = await self._show(state, new.id)
         if resend and old.message.role == "user":
             reply = await self._reply(state, under=new.id)
             return Turn(new, reply.node, reply.run)
@@ -136,25 +142,25 @@ class ChatService:
 
     async def choose(self, session: str, node: int) -> None:
         state = await self._sessions.get(session)
-        tree = await self._tree(state)
+        tree = await self._tree(state.conversation, state.owner)
         tree.path(node)
-        await self._sessions.update(session, head=tree.newest_leaf(node))
+        await self._show(state, tree.newest_leaf(node))
 
     async def delete(self, session: str, node: int) -> Sequence[int]:
         state = await self._sessions.get(session)
-        tree = await self._tree(state)
+        tree = await self._tree(state.conversation, state.owner)
         place = tree.path(node)[-1]
         beside = [i for i in tree.siblings(node) if i != node]
         hidden = await asyncio.to_thread(self._store.chats.hide, state.conversation, node, state.owner)
-        head = tree.newest_leaf(beside[-1]) if beside else place.parent
-        await self._sessions.update(session, head=head)
+        self._replies.cancel(lambda writing: writing.id in hidden)
+        await self._show(state, tree.newest_leaf(beside[-1]) if beside else place.parent)
         return hidden
 
     async def undelete(self, session: str, nodes: Sequence[int], *, head: int | None) -> None:
         state = await self._sessions.get(session)
         await asyncio.to_thread(self._store.chats.unhide, state.conversation, list(nodes), state.owner)
-        tree = await self._tree(state)
-        await self._sessions.update(session, head=head if head in tree.nodes else tree.newest_leaf(None))
+        tree = await self._tree(state.conversation, state.owner)
+        await self._show(state, head if head in tree.nodes else tree.newest_leaf(None))
 
     async def stop(self, run: str) -> None:
         try:
@@ -191,10 +197,9 @@ class ChatService:
 
     async def open_chat(self, session: str, conversation: str) -> None:
         state = await self._sessions.get(session)
-        summary = await asyncio.to_thread(self._store.chats.summary, conversation, state.owner)
-        tree = await asyncio.to_thread(self._store.chats.conversation, conversation, state.owner)
-        await self._sessions.update(session, conversation=conversation, head=tree.newest_leaf(None), character=summary.character,
-                                    system_prompt=summary.system_prompt)
+        chat = await asyncio.to_thread(self._store.chats.summary, conversation, state.owner)
+        tree = await self._tree(conversation, state.owner)
+        await self._sessions.update(session, **_place(chat), conversation=conversation, head=tree.newest_leaf(None))
 
     async def listing(self, query: str, *, offset: int, limit: int, trashed: bool) -> Sequence[Any]:
         page = await asyncio.to_thread(self._store.chats.listing, LOCAL, query, trashed=trashed, offset=offset, limit=limit)
@@ -206,7 +211,7 @@ class ChatService:
         await asyncio.to_thread(self._store.chats.rename, conversation, title.strip())
 
     async def trash(self, conversation: str) -> None:
-        self._replies.cancel_in(conversation)
+        self._replies.cancel(lambda writing: writing.conversation == conversation)
         await asyncio.to_thread(self._store.chats.trash, conversation)
 
     async def restore(self, conversation: str) -> None:
@@ -217,10 +222,16 @@ class ChatService:
 
     # Below
 
-    async def _tree(self, state: Session) -> Conversation:
-        if not state.conversation:
+    async def _tree(self, conversation: str, owner: str) -> Conversation:
+        """Raises NotFound where the chat is gone, or has no message yet."""
+        if not conversation:
             raise NotFound("This chat is empty; send a message first.")
-        return await asyncio.to_thread(self._store.chats.conversation, state.conversation, state.owner)
+        return self._replies.as_written(await asyncio.to_thread(self._store.chats.conversation, conversation, owner))
+
+    async def _show(self, state: Session, head: int | None) -> Session:
+        """Move the session's head, unless the person has gone to another chat meanwhile."""
+        now = await self._sessions.get(state.id)
+        return await self._sessions.update(state.id, head=head) if now.conversation == state.conversation else state
 
     async def _begin(self, state: Session, *, title: str) -> str:
         """A new conversation with its character's greetings, the first of them shown; returns its id."""
@@ -236,21 +247,20 @@ class ChatService:
 
     async def _reply(self, state: Session, *, under: int | None, going_on: Node | None = None) -> Reply:
         """Start a reply below a node and move the head to it."""
-        tree = await self._tree(state)
-        path = tree.path(under)
+        path = (await self._tree(state.conversation, state.owner)).path(under)
         reply = await self._replies.begin(state, path, await self._opening(state), going_on=going_on)
-        await self._sessions.update(state.id, head=reply.node.id)
+        await self._show(state, reply.node.id)
         return reply
 
     async def _opening(self, state: Session) -> list[Message]:
-        """What stands before the chat: system prompt, character, example talk. The chat's own copy of the card speaks.
+        """What stands before the chat: system prompt, character, example talk; the chat's own copies of them speak.
 
         Time and dice are those of the chat's beginning, so that the prompt's start stays the same from turn to turn.
         """
         chat = await asyncio.to_thread(self._store.chats.summary, state.conversation, state.owner)
         if chat.card is None:
-            return [message("system", state.system_prompt)] if state.system_prompt.strip() else []
-        return character_messages(chat.card, user=state.speaker, persona=state.persona, system_prompt=state.system_prompt,
+            return [message("system", chat.system_prompt)] if chat.system_prompt.strip() else []
+        return character_messages(chat.card, user=state.speaker, persona=state.persona, system_prompt=chat.system_prompt,
                                   now=datetime.fromtimestamp(chat.created), seed=int(chat.id[:8], 16))
 
 
@@ -259,6 +269,11 @@ def _check_text(text: str) -> None:
         raise BadRequest("The message is empty; write something first.", param="text")
     if len(text) > MAX_MESSAGE_CHARACTERS:
         raise BadRequest(f"The message has {len(text)} characters; the limit is {MAX_MESSAGE_CHARACTERS}.", param="text")
+
+
+def _place(chat: Chat) -> dict[str, Any]:
+    """What a session takes over from a chat that it opens."""
+    return {"character": chat.character, "system_prompt": chat.system_prompt}
 
 
 def _title(text: str) -> str:

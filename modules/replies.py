@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .core.conversation import Node, Status
+from .core.conversation import Conversation, Node, Status
 from .core.errors import AppError, Conflict, NotFound
 from .core.events import Delta, Event, Failed, Finished, Request, Started, Usage
 from .core.messages import Message, Part, ReasoningPart, TextPart
-from .core.params import GenerationParams
 from .engine import Engine, Run
 from .sessions import Session
 from .store.database import Store
@@ -22,6 +22,7 @@ from .text.pieces import sampled_ids
 
 log = logging.getLogger(__name__)
 ORIGIN_SECONDS = 60.0  # as long as an ended run can be followed
+RETRY_SECONDS = 5.0  # between two tries to save a reply
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Replies:
     """Starts replies and sees them onto the disk. On the event loop; the database works in threads.
 
     While a reply streams its row says so and its text goes to the journal; when it ends the row is finished and only then the
-    journal is removed, so at any moment of a crash the text is in one of them.
+    journal is removed, so at any moment of a crash the text is in one of them. A row that cannot be written is tried again
+    until it can; meanwhile `as_written` gives its node as it should be, with the reason.
     """
 
     def __init__(self, engine: Engine, store: Store, instance: str) -> None:
@@ -45,47 +47,65 @@ class Replies:
         self._journal = store.journal
         self._instance = instance
         self._origins: dict[str, Node] = {}
-        self._savings: set[asyncio.Task[None]] = set()
+        self._unsaved: dict[int, Node] = {}
+        self._savings: set[asyncio.Task[Any]] = set()
+        self._retries: set[asyncio.Task[None]] = set()
+        self._is_closing = asyncio.Event()
 
     def origin(self, run: str) -> Node | None:
         """The node a live or just ended run writes to, as it was at the start."""
         return self._origins.get(run)
 
-    def cancel_in(self, conversation: str) -> None:
-        """Stop the replies of one conversation."""
-        for run, node in list(self._origins.items()):
-            if node.conversation == conversation:
-                self._engine.run(run).cancel()
+    def as_written(self, tree: Conversation) -> Conversation:
+        """The conversation with the replies whose rows could not be written yet as they are."""
+        if not any(id in self._unsaved for id in tree.nodes):
+            return tree
+        return Conversation(tree.id, [self._unsaved.get(node.id, node) for node in tree.nodes.values()])
+
+    def cancel(self, is_its: Callable[[Node], bool]) -> None:
+        """Stop the live replies that write to such nodes."""
+        for run in self._engine.live_runs:
+            node = self._origins.get(run.id)
+            if node is not None and is_its(node):
+                run.cancel()
 
     async def begin(self, state: Session, path: Sequence[Node], opening: Sequence[Message], *, going_on: Node | None) -> Reply:
-        """Add the reply's node under the path's end and start its run; a run that cannot start fails the node with the reason."""
-        params = state.generation_params()
-        request = self._request(state, path, opening, params, going_on)
+        """Add the reply's node under the path's end and start its run; a run that cannot start fails the node with the reason.
+
+        It is done to its end also where the caller is cancelled: a node that streams has a run.
+        """
+        task = asyncio.create_task(self._begin(state, path, opening, going_on), name="begin a reply")
+        self._savings.add(task)
+        task.add_done_callback(self._savings.discard)
+        return await asyncio.shield(task)
+
+    async def _begin(self, state: Session, path: Sequence[Node], opening: Sequence[Message], going_on: Node | None) -> Reply:
         start = going_on.message if going_on else Message("assistant", (), _speaker(state, path))
         parent = path[-1].id if path else None
         run_id = secrets.token_hex(12)
         node = await asyncio.to_thread(
             self._store.chats.add, state.conversation, parent, start, owner=state.owner, status="streaming", run=run_id,
             instance=self._instance, preset=state.preset, keep_from=going_on.keep_from if going_on else None)
-        header = {"node": node.id, "conversation": node.conversation, "instance": self._instance}
-        writer = await asyncio.to_thread(self._journal.open, run_id, header)
-        stream = _Stream(node, path, len(opening), writer, going_on)
+        self._origins[run_id] = node
+        stream = _Stream(node, path, len(opening), going_on)
 
         def listener(run: Run, events: Sequence[Event]) -> None:
             stream.take(events)
             if isinstance(events[-1], (Finished, Failed)):
-                self._save(run, stream, events[-1])
+                task = asyncio.create_task(self._save(stream, events[-1]), name=f"save {run.id}")
+                self._savings.add(task)
+                task.add_done_callback(self._savings.discard)
 
-        self._origins[run_id] = node
         try:
-            run = self._engine.start(request, listener=listener, run_id=run_id)
+            request = self._request(state, path, opening, going_on)
+            header = {"node": node.id, "conversation": node.conversation, "instance": self._instance}
+            stream.writer = await asyncio.to_thread(self._journal.open, run_id, header)
+            self._engine.start(request, listener=listener, run_id=run_id)
         except AppError as error:
-            await self._finish(stream, "failed", "error", (), {"error": error.message, "code": error.code})
-            return Reply(replace(node, status="failed", finish="error", stats={"error": error.message}), "")
-        return Reply(node, run.id)
+            return Reply(await self._finish(stream, "failed", "error", (), {"error": error.message, "code": error.code}), "")
+        return Reply(node, run_id)
 
-    def _request(self, state: Session, path: Sequence[Node], opening: Sequence[Message], params: GenerationParams,
-                 going_on: Node | None) -> Request:
+    def _request(self, state: Session, path: Sequence[Node], opening: Sequence[Message], going_on: Node | None) -> Request:
         nodes = [*path, going_on] if going_on else list(path)
         nodes = [node for node in nodes if node.message.content or node is going_on]
         messages = [*opening, *(node.message for node in nodes)]
@@ -95,59 +115,89 @@ class Replies:
                    if node.sampled_ids and node.model == writer}
         cut = next((node.keep_from for node in reversed(nodes) if node.keep_from is not None), None)
         kept = next((len(opening) + i for i, node in enumerate(nodes) if node.id == cut), 0)
-        return Request(params, tuple(messages), model=model, owner=state.owner, cache_key=state.conversation, spliced=spliced,
-                       keep_from=kept, continue_last=going_on is not None, truncate=True)
+        return Request(state.generation_params(), tuple(messages), model=model, owner=state.owner, cache_key=state.conversation,
+                       spliced=spliced, keep_from=kept, continue_last=going_on is not None, truncate=True)
 
-    def _save(self, run: Run, stream: _Stream, end: Finished | Failed) -> None:
-        """The run has ended: save its node in a task of its own, which no page can cancel."""
+    async def _save(self, stream: _Stream, end: Finished | Failed) -> None:
+        """The run has ended: save its node."""
         if isinstance(end, Failed):
             stopped = end.error.code == "cancelled"
             status: Status = "stopped" if stopped else "failed"
-            stats = stream.stats(end.usage, None) if stopped else {
-                **stream.stats(end.usage, None), "error": end.error.message, "code": end.error.code, "log": end.error.log[-4000:]}
-            work = self._finish(stream, status, "cancelled" if stopped else "error", (), stats)
-        else:
-            status = "stopped" if end.reason == "cancelled" else "complete"
-            stats = stream.stats(end.usage, end.timings.tokens_per_second(end.usage.completion_tokens))
-            stats |= {"seconds": end.timings.decode_seconds, "prefill_seconds": end.timings.prefill_seconds}
-            stream.reasoning_seconds = end.timings.reasoning_seconds
-            work = self._finish(stream, status, end.reason, stream.spliceable(), stats)
-        task = asyncio.create_task(work, name=f"save {run.id}")
-        self._savings.add(task)
-        task.add_done_callback(self._savings.discard)
-
-    async def _finish(self, stream: _Stream, status: Status, finish: str, ids: tuple[int, ...], stats: dict[str, Any]) -> None:
-        """The row first, then the journal goes; a write that fails leaves the journal for the next start."""
-        node = stream.node
-        stream.writer.flush()
-        facts = stream.started
-        try:
-            await asyncio.to_thread(
-                self._store.chats.finish, node.id, stream.message(), status=status, finish=finish, sampled_ids=ids,
-                stats=stats, model=facts.model if facts else "", loader=facts.loader if facts else "",
-                quantization=facts.quantization if facts else "", seed=facts.seed if facts else None,
-                keep_from=stream.kept_node())
-        except (NotFound, Conflict) as error:
-            log.info("Reply %d was purged or finished elsewhere while it was written: %s", node.id, error.message)
-        except AppError:
-            log.exception("Saving reply %d failed; its text stays in the journal and is recovered at the next start", node.id)
-            await asyncio.to_thread(stream.writer.close, delete=False)
+            stats = stream.stats(end.usage, None)
+            if not stopped:
+                stats |= {"error": end.error.message, "code": end.error.code, "log": end.error.log[-4000:]}
+            await self._finish(stream, status, "cancelled" if stopped else "error", (), stats)
             return
-        await asyncio.to_thread(stream.writer.close, delete=True)
+        status = "stopped" if end.reason == "cancelled" else "complete"
+        stats = stream.stats(end.usage, end.timings.tokens_per_second(end.usage.completion_tokens))
+        stats |= {"seconds": end.timings.decode_seconds, "prefill_seconds": end.timings.prefill_seconds}
+        stream.reasoning_seconds = end.timings.reasoning_seconds
+        await self._finish(stream, status, end.reason, stream.spliceable(), stats)
+
+    async def _finish(self, stream: _Stream, status: Status, finish: str, ids: tuple[int, ...], stats: dict[str, Any]) -> Node:
+        """Write the row, now or later; returns the node as it is or is to be."""
+        facts = stream.started
+        node = replace(
+            stream.node, message=stream.message(), status=status, finish=finish, sampled_ids=ids, stats=stats,
+            model=facts.model if facts else "", loader=facts.loader if facts else "",
+            quantization=facts.quantization if facts else "", seed=facts.seed if facts else None, keep_from=stream.kept_node())
+        if not await self._write(node, stream.writer):
+            task = asyncio.create_task(self._write_later(node, stream.writer), name=f"save {node.run} later")
+            self._retries.add(task)
+            task.add_done_callback(self._retries.discard)
         asyncio.get_running_loop().call_later(ORIGIN_SECONDS, self._origins.pop, node.run, None)
+        return node
+
+    async def _write(self, node: Node, writer: JournalWriter | None) -> bool:
+        """The row first, then the journal goes. False where it could not be written: the journal then stays."""
+        try:
+            if writer is not None:
+                await asyncio.to_thread(writer.flush)
+            await asyncio.to_thread(
+                self._store.chats.finish, node.id, node.message, status=node.status, finish=node.finish,
+                sampled_ids=node.sampled_ids, stats=node.stats, model=node.model, loader=node.loader,
+                quantization=node.quantization, seed=node.seed, keep_from=node.keep_from)
+        except (NotFound, Conflict) as error:
+            log.info("Reply %d was purged, or is finished already: %s", node.id, error.message)
+        except Exception as error:
+            log.error("Reply %d could not be saved (%s); its text is in the journal, and saving is tried again", node.id, error,
+                      exc_info=node.id not in self._unsaved)
+            reason = error.message if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
+            words = f"This reply is not saved yet: {reason} Saving is tried again every {RETRY_SECONDS:g} seconds."
+            self._unsaved[node.id] = replace(node, status="failed", stats={**node.stats, "error": words, "code": "unsaved"})
+            return False
+        self._unsaved.pop(node.id, None)
+        if writer is not None:
+            await asyncio.to_thread(writer.close, delete=True)
+        return True
+
+    async def _write_later(self, node: Node, writer: JournalWriter | None) -> None:
+        while not self._is_closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_closing.wait(), RETRY_SECONDS)
+            if await self._write(node, writer):
+                return
+        if writer is not None:
+            await asyncio.to_thread(writer.close, delete=False)
 
     async def settle(self) -> None:
-        """Wait until every ended reply is saved; at shutdown."""
+        """Wait until every ended reply is saved, or was tried to."""
         while self._savings:
             await asyncio.gather(*self._savings, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Save what is unsaved, at shutdown; what cannot be is left to the next start, in its journal."""
+        await self.settle()
+        self._is_closing.set()
+        await asyncio.gather(*self._retries, return_exceptions=True)
 
 
 class _Stream:
     """What one reply has received so far; on the event loop."""
 
-    def __init__(self, node: Node, path: Sequence[Node], n_opening: int, writer: JournalWriter, going_on: Node | None) -> None:
+    def __init__(self, node: Node, path: Sequence[Node], n_opening: int, going_on: Node | None) -> None:
         self.node = node
-        self.writer = writer
+        self.writer: JournalWriter | None = None
         self.started: Started | None = None
         self.reasoning_seconds: float | None = None
         self._path = [n for n in path if n.message.content]
@@ -161,27 +211,30 @@ class _Stream:
             if isinstance(event, Delta):
                 self._parts.setdefault(event.channel, []).append(event.text)
                 self._tokens.extend((token.id, token.text) for token in event.tokens)
-                self.writer.append(event.text, event.channel, [token.id for token in event.tokens])
+                if self.writer is not None:
+                    self.writer.append(event.text, event.channel, [token.id for token in event.tokens])
             elif isinstance(event, Started):
                 self.started = event
 
     def message(self) -> Message:
         """The whole reply: what it went on from, then what came."""
         before = self._going_on.message.content if self._going_on else ()
+        seconds = [p.seconds for p in before if isinstance(p, ReasoningPart) and p.seconds is not None]
+        seconds += [self.reasoning_seconds] if self.reasoning_seconds is not None else []
         text = "".join(p.text for p in before if isinstance(p, TextPart)) + "".join(self._parts["text"])
         reasoning = "".join(p.text for p in before if isinstance(p, ReasoningPart)) + "".join(self._parts["reasoning"])
-        parts: tuple[Part, ...] = ()
-        if reasoning:
-            parts = (ReasoningPart(reasoning, self.reasoning_seconds),)
+        parts: tuple[Part, ...] = (ReasoningPart(reasoning, sum(seconds) if seconds else None),) if reasoning else ()
+        parts += tuple(p for p in before if not isinstance(p, (TextPart, ReasoningPart)))
         return Message("assistant", (*parts, TextPart(text)) if text else parts, self.node.message.name)
 
     def spliceable(self) -> tuple[int, ...]:
         """The ids that spell exactly the saved text; () where none do, as after a stop string in the middle of a token."""
-        ids = sampled_ids(self._tokens, "".join(self._parts["text"]))
+        new = "".join(self._parts["text"])
+        ids = sampled_ids(self._tokens, new)
         before = self._going_on.sampled_ids if self._going_on else ()
         if self._going_on and (not before or self._going_on.model != (self.started.model if self.started else "")):
             return ()
-        return (*before, *ids) if ids else ()
+        return (*before, *ids) if ids or not new else ()
 
     def kept_node(self) -> int | None:
         """The id of the first message that was still in the prompt, None where all were."""

@@ -63,8 +63,8 @@ async def desk(tmp_path: Path, **options: Any) -> AsyncIterator[Desk]:
             yield made
         finally:
             await engine.close()
-            await made.replies.settle()
-            await made.notebook.settle()
+            await made.replies.close()
+            await made.notebook.close()
             made.store.close()
 
 
