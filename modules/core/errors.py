@@ -113,6 +113,7 @@ def _all_kinds(kind: type[AppError]) -> list[type[AppError]]:
 
 def error_from_json(body: Mapping[str, Any]) -> AppError:
     """The error that `AppError.to_json` described; an unknown code becomes a plain AppError."""
-    kinds = {kind.code: kind for kind in _all_kinds(AppError)}
+    # A kind that has no code of its own shares its parent's: the parent, which says no more than is known, stands for both.
+    kinds = {kind.code: kind for kind in _all_kinds(AppError) if "code" in vars(kind)}
     kind = kinds.get(str(body.get("code", "")), AppError)
     return kind(str(body.get("message", "")), param=body.get("param"), log=str(body.get("log", "")))
