@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from docs import generate
 from modules import registry
 from modules.core.knobs import parse_values
-from modules.core.loader import ModelFile, Prefilled, Token
+from modules.core.loader import Loader, ModelFile, Prefilled, Token
 from modules.core.options import make_parser, read_settings
 from modules.core.params import PARAM_KNOBS, GenerationParams
 from modules.store.yamlfile import read_yaml
@@ -140,6 +141,8 @@ def test_the_loader_of_the_docs_is_found_and_plays(text: str, tmp_path: Path, mo
     spec = found.specs["shout"]
     assert spec.accepts(ModelFile("x", "x", "echo")) > 0
     loader = spec.load("", {}, lambda fraction, what: None)
+    for name in ("tokenize", "detokenize", "add", "step", "remove", "score", "close"):
+        assert list(signature(getattr(loader, name)).parameters) == list(signature(getattr(Loader, name)).parameters)[1:]
     for limit, expected, finish in ((0, "GRÜẞ GOTT", "stop"), (3, "GRÜ"[:2], "length")):
         assert loader.add("run", loader.tokenize("grüẞ gott", control=False), GenerationParams(max_tokens=limit), "") == 0
         results = [result for _, result in loader.step()]

@@ -55,7 +55,7 @@ class Fake:
     def remove(self, run: str) -> None:
         self.runs.pop(run, None)
 
-    def tokenize(self, text: str, *, control: bool) -> list[int]:
+    def tokenize(self, text: str, *, control: bool, first: bool = True) -> list[int]:
         return [len(text), int(control)]
 
     def score(self, ids: Sequence[int]) -> Any:
@@ -241,7 +241,7 @@ def test_a_loader_whose_every_step_fails_ends_the_worker(quiet: pytest.CaptureFi
 def test_calls_are_answered_between_steps_and_their_failures_are_the_askers(quiet: pytest.CaptureFixture[str]) -> None:
     stage = Stage(Fake())
     stage.add("a", n_tokens=4)
-    for call in (Call(1, "tokenize", (("abc", True), ("", False))), Call(2, "score", (), [1]), Call(3, "detokenize", (), [1])):
+    for call in (Call(1, "tokenize", (("abc", True, True), ("", False, False))), Call(2, "score", (), [1]), Call(3, "detokenize", (), [1])):
         stage.inbox.put(call)
     stage.play(closing_at=4)
     by_id = {answer.id: answer for answer in stage.answers}
