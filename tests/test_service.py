@@ -241,7 +241,8 @@ def test_a_loader_whose_every_step_fails_ends_the_worker(quiet: pytest.CaptureFi
 def test_calls_are_answered_between_steps_and_their_failures_are_the_askers(quiet: pytest.CaptureFixture[str]) -> None:
     stage = Stage(Fake())
     stage.add("a", n_tokens=4)
-    for call in (Call(1, "tokenize", (("abc", True, True), ("", False, False))), Call(2, "score", (), [1]), Call(3, "detokenize", (), [1])):
+    pieces = (("abc", True, True), ("", False, False))
+    for call in (Call(1, "tokenize", pieces), Call(2, "score", (), [1]), Call(3, "detokenize", (), [1])):
         stage.inbox.put(call)
     stage.play(closing_at=4)
     by_id = {answer.id: answer for answer in stage.answers}
