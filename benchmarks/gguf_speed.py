@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import os
 import random
+import signal
 import statistics
 import sys
 from contextlib import AsyncExitStack
@@ -38,18 +39,19 @@ SERVER, API, BENCH = "llama-server", "our /v1/completions", "llama-bench"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: tokens of one reply, rounds, and the tokens of the long prompt."""
+    """How much is measured: tokens of one reply, rounds, the tokens of the long prompt; and on how many threads."""
 
     n_tokens: int
     rounds: int
     long_prompt: int
+    threads: int
 
 
 async def measure(shape: str, size: Size, programs: dict[str, Path] | None, *, api_url: str, has_app: bool) -> bool:
     """Prints one model's tables; True where its bars are met."""
     path = model_file(shape)
-    options = {"context": 8192, "slots": STREAMS, "threads": cores()}
-    print(f"\n{shape} ({path.stat().st_size / 1e6:.0f} MB, Q4_0), {cores()} threads, {size.rounds} rounds of {size.n_tokens}")
+    options = {"context": 8192, "slots": STREAMS, "threads": size.threads}
+    print(f"\n{shape} ({path.stat().st_size / 1e6:.0f} MB, Q4_0), {size.threads} threads, {size.rounds} × {size.n_tokens} tokens")
     async with AsyncExitStack() as stack:
         found: list[targets.Target] = []
         if programs:
@@ -76,7 +78,7 @@ async def in_turns(found: list[targets.Target], size: Size, programs: dict[str, 
     together: dict[str, list[float]] = {target.name: [] for target in found}
     for _ in range(size.rounds):
         if programs:
-            rate = await asyncio.to_thread(targets.llama_bench, programs[BENCH], path, size.n_tokens, cores())
+            rate = await asyncio.to_thread(targets.llama_bench, programs[BENCH], path, size.n_tokens, size.threads)
             alone.setdefault(BENCH, []).append(rate)
         for target in found:
             alone[target.name].append((await target.write(prompt(), size.n_tokens)).rate)
@@ -150,11 +152,13 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--api", default="", metavar="URL", help="a running Colloquy with the model, instead of starting one")
     parser.add_argument("--no-app", action="store_true", help="leave our HTTP API out")
+    parser.add_argument("--threads", type=int, default=cores(), help="default: one a physical core")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a killed benchmark ends what it started
     if chosen.short:
-        size, shapes, programs = Size(24, 2, 400), ["tiny"], find_programs()
+        size, shapes, programs = Size(24, 2, 400, chosen.threads), ["tiny"], find_programs()
     else:
-        size, shapes, programs = Size(chosen.tokens, chosen.rounds, 4000), chosen.shapes, build_programs()
+        size, shapes, programs = Size(chosen.tokens, chosen.rounds, 4000, chosen.threads), chosen.shapes, build_programs()
 
     met = [asyncio.run(measure(shape, size, programs, api_url=chosen.api, has_app=not chosen.no_app)) for shape in shapes]
     return 0 if all(met) or chosen.short else 1

@@ -93,7 +93,7 @@ class LlamaCpp:
             context.add(self.vocabulary.bos_id or 0, position, 0)
             code = context.decode()
             if code:
-                raise self._library.failure(f"The first token could not be computed (code {code})")
+                raise self._library.failure(f"The first token could not be computed (code {code})", "Try a smaller batch.")
             context.logits(0)
             best = min(best, time.perf_counter() - started)
         context.clear()
@@ -151,10 +151,10 @@ class LlamaCpp:
     def step(self) -> list[tuple[str, StepResult]]:
         """One llama_decode for all decoding runs and at most one chunk of the oldest prompt that is not evaluated yet."""
         results: list[tuple[str, StepResult]] = []
-        started = time.perf_counter()
         if self._runs:
             is_unseen = not any(run.n_sampled for run in self._runs.values())
             self._cells.park(UNSEEN_PARK_BYTES if is_unseen else PARK_BYTES)
+        started = time.perf_counter()
         while True:
             decoding, filling, n_filled = self._fill_batch()
             if not decoding and filling is None:

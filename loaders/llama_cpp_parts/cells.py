@@ -38,6 +38,7 @@ class Seq:
     """One sequence of the memory: the ids evaluated in it, by position, and the cell that holds each.
 
     Changed by Cells alone. limit: how many tokens it may hold while it runs; is_open: whether it may ask for more then.
+    unmoved: the bytes that were too few to park it.
     """
 
     id: int
@@ -48,6 +49,7 @@ class Seq:
     limit: int = 0
     is_open: bool = False
     used: int = 0
+    unmoved: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Cells:
     def release(self, seq: Seq) -> None:
         """The run is over; its tokens stay as an idle prefix."""
         seq.is_running = False
-        seq.limit = 0
+        seq.limit = seq.unmoved = 0
         seq.used = next(self._clock)
 
     def cut(self, seq: Seq, length: int) -> None:
@@ -178,9 +180,13 @@ class Cells:
         idle = [seq for seq in self._seqs if not seq.is_running and seq.tokens]
         if not self._parking_bytes or sum(len(seq.tokens) for seq in idle) < LEAST_IDLE:
             return
-        seq = min(idle, key=lambda s: s.used)
-        if self._memory.state_size(seq.id) <= largest:
-            self._is_moved_out(seq)
+        for seq in sorted(idle, key=lambda s: s.used):
+            if largest <= seq.unmoved:
+                continue
+            if self._memory.state_size(seq.id) <= largest:
+                self._is_moved_out(seq)
+                return
+            seq.unmoved = largest
 
     def _is_moved_out(self, seq: Seq) -> bool:
         """Park this idle prefix; False, and it stays, where it is larger than all the parking."""

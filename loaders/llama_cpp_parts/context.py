@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modules.core.errors import LoadFailed, OutOfMemory
-
 if TYPE_CHECKING:
     import numpy as np
 
@@ -50,10 +48,8 @@ class Context:
         wanted.swa_full, wanted.no_perf = settings.full_swa, True
         self.handle = c.llama_init_from_model(model, wanted)
         if not self.handle:
-            error = library.failure(f"A context of {settings.context} tokens could not be made")
-            if isinstance(error, LoadFailed) and not library.log.errors:
-                raise OutOfMemory(f"{error.message} A smaller context or KV type may help.", log=error.log)
-            raise error
+            raise library.failure(f"A context of {settings.context} tokens could not be made",
+                                  "Leave the KV types at f16 and flash_attention at auto, or choose others.")
         self.memory = c.llama_get_memory(self.handle)
         self.size: int = c.llama_n_ctx(self.handle)
         self.capacity = settings.batch

@@ -101,7 +101,8 @@ class Library:
                 c.llama_model_free(model)
             raise raised[0]
         if not model:
-            raise self.failure(f"{Path(path).name} could not be loaded")
+            raise self.failure(f"{Path(path).name} could not be loaded",
+                               "Check that the download is complete and that this llama.cpp knows the model's architecture.")
         return model
 
     def metadata(self, model: Any, name: str) -> str:
@@ -114,15 +115,14 @@ class Library:
         length = self.c.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
 
-    def failure(self, what: str) -> LoadFailed | OutOfMemory:
-        """The error to raise after the library refused, with the last things it said."""
+    def failure(self, what: str, advice: str) -> LoadFailed | OutOfMemory:
+        """The error to raise after the library refused, with what it said last; advice: what to do where it gave a reason."""
         said = "; ".join(self.log.errors)
         if OUT_OF_MEMORY.search(said):
             return OutOfMemory(f"{what}: memory ran out. Choose a smaller context, a smaller KV type, fewer GPU layers, or a "
                                "smaller quantization of the model.", log=said)
         reason = next((line.split(": ", 1)[-1] for line in self.log.errors if line), "llama.cpp gave no reason")
-        return LoadFailed(f"{what}: {reason}. Check that the download is complete and that this version of llama.cpp knows the "
-                          "model's architecture.", log=said)
+        return LoadFailed(f"{what}: {reason}. {advice}", log=said)
 
 
 def check_file(path: str) -> int:
