@@ -103,9 +103,13 @@ def test_swipes_edits_and_continues_answer_from_the_place_that_changed(client: T
 def test_a_deleted_message_comes_back_by_undo(client: TestClient, chats: FakeChats) -> None:
     chats.fill(SESSION, 4)
     gone = post(client, "delete", node=3)
-    assert [m["id"] for m in gone["messages"]] == [1, 2] and set(gone["hidden"]) == {3, 4} and gone["head_before"] == 4
+    assert gone["messages"] == [] and gone["after"] == 2 and set(gone["hidden"]) == {3, 4} and gone["head_before"] == 4
+    assert [m["id"] for m in get(client, "view")["messages"]] == [1, 2]
     back = post(client, "undelete", nodes=gone["hidden"], head=gone["head_before"])
-    assert [m["id"] for m in back["messages"]] == [1, 2, 3, 4]
+    assert [m["id"] for m in back["messages"]] == [3, 4] and back["after"] == 2
+    first = post(client, "delete", node=1)
+    assert first["messages"] == [] and "after" not in first and first["head"] is None
+    assert len(post(client, "undelete", nodes=first["hidden"], head=4)["messages"]) == 4
 
 
 def test_the_text_is_as_it_was_written_also_while_it_streams(client: TestClient, chats: FakeChats) -> None:

@@ -187,6 +187,9 @@ class LiveRun:
         status = self._progress.status(is_over=is_over)
         is_news = status | COUNTERS != self._status | COUNTERS
         is_due = self._clock() - self._status_at >= STATUS_SECONDS and status != self._status
+        is_drawn = any(channel.live.blocks != channel.blocks for channel in self._channels.values())
+        if not (is_news or is_due or is_over or is_drawn):
+            return
         self.version += 1
         if is_news or is_due or is_over:
             self._status, self._status_version, self._status_at = status, self.version, self._clock()

@@ -114,7 +114,9 @@ class _ChatApi:
         session, node = session_of(request), whole_number((await read_body(request)).get("node"), "node")
         before = await self._chats.view(session)
         hidden = await self._chats.delete(session, node)
-        return {"hidden": list(hidden), "head_before": before.head, **await self._newest(session)}
+        place = next((index for index, one in enumerate(before.path) if one.id == node), 0)
+        after = before.path[place - 1].id if place else None
+        return {"hidden": list(hidden), "head_before": before.head, **await self._below(session, after)}
 
     async def undelete(self, request: Request) -> Body:
         session, body = session_of(request), await read_body(request)
@@ -124,7 +126,9 @@ class _ChatApi:
         head = body.get("head")
         await self._chats.undelete(session, [whole_number(node, "nodes") for node in nodes],
                                    head=None if head is None else whole_number(head, "head"))
-        return await self._newest(session)
+        view = await self._chats.view(session)
+        shown = set(nodes)
+        return await self._from(session, next((node.id for node in view.path if node.id in shown), None))
 
     async def stop(self, request: Request) -> Body:
         session_of(request)
@@ -176,14 +180,18 @@ class _ChatApi:
         return await self._from(session, first.id if first else after)
 
     async def _from(self, session: str, first: int | None) -> Body:
-        """The path from the node `first` on, with `after`, the id before it; the newest page where that is shorter."""
+        """The path from the node `first` on."""
+        path = (await self._chats.view(session)).path
+        place = next((index for index, node in enumerate(path) if node.id == first), 0)
+        return await self._below(session, path[place - 1].id if place else None)
+
+    async def _below(self, session: str, after: int | None) -> Body:
+        """The path below the node `after`, if that is among the newest; else the newest page, which replaces what is shown."""
         view = await self._chats.view(session)
         page = page_before(view.path, None)
-        start = next((index for index, node in enumerate(page) if node.id == first), 0)
+        start = next((index + 1 for index, node in enumerate(page) if node.id == after), 0)
         answer = await view_json(view, page[start:], self._texts)
-        if start:
-            answer["after"] = page[start - 1].id
-        return answer
+        return answer | {"after": after} if start else answer
 
     # Following a run
 

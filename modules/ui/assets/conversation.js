@@ -50,11 +50,12 @@ export class Conversation extends EventTarget {
     return this.show(get("view"));
   }
 
-  /** Show the answer of a request, unless a later one was shown meanwhile: then what is shown is asked for again. */
+  /** Show the answer of a request. Where a later one was shown meanwhile, or it does not fit, all is asked for again. */
   async show(request) {
     const asked = ++this.asked;
     const answer = await request;
-    if (asked < this.shown) {
+    const fits = answer.after === undefined || this.views.some((view) => view.facts.id === answer.after);
+    if (asked < this.shown || !fits) {
       await this.load();
     } else {
       this.shown = asked;
