@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import AppError, BadRequest, Busy, Cancelled, NoModel, NotFound, WorkerDied
-from ..core.events import Event, Request, Started
-from ..core.loader import LoaderSpec, ModelFile
+from ..core.events import Event, Finished, Request, Started, Timings, Usage
+from ..core.loader import LoaderSpec, ModelFile, Token
 from ..core.params import ignored_params
 from ..models.catalog import Catalog
 from ..text.splitter import Splitter, starts_inside
@@ -22,6 +22,7 @@ from .loading import Loading
 from .models import Held, LoadWatch
 from .prompt import Prompt, PromptBuilder
 from .run import Run
+from .scoring import score_tokens
 
 log = logging.getLogger(__name__)
 KEPT_SECONDS = 60.0  # an ended run can be followed this long, for pages that reconnect
@@ -125,6 +126,15 @@ class Engine:
         """The prompt this request would be given, without running it."""
         return await PromptBuilder(self._renderer, self.held(request.model).worker).build(request)
 
+    async def score(self, request: Request, *, top: int) -> list[Token]:
+        """The tokens of this request's prompt with their log-probabilities; a BOS that we put before it has no text."""
+        held = self.held(request.model)
+        prompt = await PromptBuilder(self._renderer, held.worker).build(request)
+        tokens = await score_tokens(held.worker, prompt.ids, top=top)
+        if not request.prompt_ids and prompt.ids[0] == held.facts.bos_id and not request.text.startswith(tokens[0].text):
+            tokens[0] = replace(tokens[0], text="")
+        return tokens
+
     # Runs
 
     @property
@@ -160,6 +170,15 @@ class Engine:
         task.add_done_callback(lambda task: self._ended(run, held, task))
         return run
 
+    async def read(self, request: Request) -> Run:
+        """A run that has ended: it only read its prompt, and wrote nothing. Raises what building the prompt raises."""
+        held = self.held(request.model)
+        prompt = await PromptBuilder(self._renderer, held.worker).build(request)
+        run = Run(secrets.token_hex(12), request, model=held.name, loader=held.spec.name, quantization=held.file.quantization)
+        run.publish([self._started(run, held, prompt, 0),
+                     Finished("length", Usage(len(prompt.ids), 0, 0), Timings(0.0, 0.0, 0.0))])
+        return run
+
     async def _drive(self, run: Run, held: Held) -> None:
         """Prepare the prompt, hand it to the worker, and see the run to its end."""
         try:
@@ -185,22 +204,22 @@ class Engine:
     def _hand_over(self, run: Run, held: Held, prompt: Prompt, stops: tuple[str, ...]) -> None:
         request = run.request
         params = request.params
-        honoured = held.spec.params
-
-        def started(cached: int) -> Started:
-            return Started(run.id, held.name, held.spec.name, len(prompt.ids), cached, held.facts.context, params.seed,
-                           dropped=prompt.dropped, keep_from=prompt.keep_from,
-                           ignored=tuple(ignored_params(params, honoured)), quantization=held.file.quantization)
-
         # Raw text is the client's or the document's own: it comes as it was written, marks included.
         marks = held.marks if request.messages else None
         inside = marks is not None and starts_inside(prompt.text, marks)
         splitter = Splitter((*params.stop, *stops), marks, inside)
-        generation = Generation(run, splitter, n_prompt=len(prompt.ids), started=started,
+        generation = Generation(run, splitter, n_prompt=len(prompt.ids),
+                                started=lambda cached: self._started(run, held, prompt, cached),
                                 stop_worker=lambda: held.worker.remove(run.id))
         run.on_cancel = generation.cancel
         key = f"{request.owner}/{request.cache_key}"
         held.worker.add(run.id, prompt.ids, params, key, generation.receive)
+
+    def _started(self, run: Run, held: Held, prompt: Prompt, cached: int) -> Started:
+        params = run.request.params
+        return Started(run.id, held.name, held.spec.name, len(prompt.ids), cached, held.facts.context, params.seed,
+                       dropped=prompt.dropped, keep_from=prompt.keep_from,
+                       ignored=tuple(ignored_params(params, held.spec.params)), quantization=held.file.quantization)
 
     def _lost(self, held: Held, error: WorkerDied) -> None:
         """A worker died: its runs are told by their sinks; the model is no longer held."""
