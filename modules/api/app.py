@@ -18,6 +18,7 @@ from .answers import error_response
 
 log = logging.getLogger(__name__)
 DIALECTS = (openai, internal)
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -48,10 +49,11 @@ def make_api(engine: Engine, *, lifespan: Lifespan | None = None) -> FastAPI:
     for dialect in DIALECTS:
         app.include_router(dialect.routes(engine))
 
-    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    async def unknown(path: str) -> JSONResponse:
+    @app.api_route("/v1", methods=METHODS, include_in_schema=False)
+    @app.api_route("/v1/{path:path}", methods=METHODS, include_in_schema=False)
+    async def unknown(http: Request, path: str = "") -> JSONResponse:
         # openai's SDK makes an object of any 200, so an unknown route must never fall through to the page.
-        return error_response(NotFound(f"There is no /v1/{path[:200]}; docs/api.md lists what there is."))
+        return error_response(NotFound(f"There is no {http.method} /v1/{path[:200]}; docs/api.md lists what there is."))
 
     return app
 

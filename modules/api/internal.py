@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 
 from ..core.errors import BadRequest
 from ..engine import Engine, Held
-from .answers import field, read_body
+from .answers import field, read_body, refuse_unknown
 
 
 def routes(engine: Engine) -> APIRouter:
@@ -35,19 +35,18 @@ def routes(engine: Engine) -> APIRouter:
     async def load(http: Request) -> dict[str, Any]:
         """Load `model_name`; `loader` and `options` are optional. Answers when it is loaded."""
         body = await read_body(http)
+        refuse_unknown(body, "model_name", "loader", "options")
         name = field(body, "model_name", str, "")
         if not name:
             raise BadRequest("model_name is missing; GET /v1/internal/model/list names the models.", param="model_name")
-        unknown = sorted(set(body) - {"model_name", "loader", "options"})
-        if unknown:
-            raise BadRequest(f"Unknown field {', '.join(unknown)}; a load takes model_name, loader and options.",
-                             param=unknown[0])
         return _info(await engine.load(name, loader=field(body, "loader", str, ""), options=field(body, "options", dict, {})))
 
     @router.post("/model/unload")
     async def unload(http: Request) -> dict[str, Any]:
         """Unload `model_name`, or the model used last; its replies end with the text they have."""
-        held = engine.held(field(await read_body(http), "model_name", str, ""))
+        body = await read_body(http)
+        refuse_unknown(body, "model_name")
+        held = engine.held(field(body, "model_name", str, ""))
         await engine.unload(held.name)
         return {"unloaded": held.name}
 
@@ -66,8 +65,9 @@ def routes(engine: Engine) -> APIRouter:
     async def decode(http: Request) -> dict[str, Any]:
         """The text of the ids in `tokens`."""
         body = await read_body(http)
-        tokens = field(body, "tokens", list, [])
-        if any(not isinstance(item, int) or isinstance(item, bool) for item in tokens):
+        refuse_unknown(body, "tokens", "model")
+        tokens = field(body, "tokens", list)
+        if tokens is None or any(not isinstance(item, int) or isinstance(item, bool) for item in tokens):
             raise BadRequest("tokens must be a list of token ids.", param="tokens")
         return {"text": await engine.detokenize(tokens, model=field(body, "model", str, ""))}
 
@@ -76,7 +76,10 @@ def routes(engine: Engine) -> APIRouter:
 
 async def _ids(engine: Engine, body: dict[str, Any]) -> list[int]:
     """Ids of `text`; `control: true` recognises control tokens in it."""
-    text = field(body, "text", str, "")
+    refuse_unknown(body, "text", "control", "model")
+    text = field(body, "text", str)
+    if text is None:
+        raise BadRequest("text is missing; give a string.", param="text")
     return await engine.tokenize(text, control=field(body, "control", bool, False), model=field(body, "model", str, ""))
 
 

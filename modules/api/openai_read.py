@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.errors import BadRequest
 from ..core.events import Request
-from ..core.messages import Message, Role, message
+from ..core.messages import Message, Part, ReasoningPart, Role, TextPart
 from ..core.params import PARAM_KNOBS, GenerationParams
 from .answers import field
 
 MAX_CHOICES = 16
 MAX_PROMPTS = 64
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
-ALIASES = {alias for knob in PARAM_KNOBS.values() for alias in knob.aliases}
-# Fields that only label the request or say how to answer; every other unknown field is reported as ignored.
-UNREMARKABLE = {"model", "messages", "prompt", "stream", "stream_options", "n", "user", "metadata", "store", "logprobs",
-                "top_logprobs", "response_format", "tools", "tool_choice", "parallel_tool_calls", "echo", "best_of", "suffix",
-                "service_tier", "safety_identifier", "prompt_cache_key"}
+N_SEEDS = PARAM_KNOBS["seed"].maximum
+# Fields that are read here, or only label the request; every other field that is no parameter is reported as ignored.
+COMMON = {"model", "stream", "stream_options", "n", "user", "metadata", "store", "response_format", "tools", "tool_choice",
+          "parallel_tool_calls", "service_tier", "safety_identifier", "prompt_cache_key"}
+CHAT = COMMON | {"messages", "logprobs", "top_logprobs"}
+COMPLETION = COMMON | {"prompt", "logprobs", "echo", "best_of", "suffix"}
+IN_A_MESSAGE = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "refusal"}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One HTTP request: what to run, per choice in order, and how to answer. echo: text that stands before each choice."""
+    """One HTTP request: what to run, per choice in order, and how to answer.
+
+    echo: each choice begins with its prompt. only_prompt: nothing is to be written, only the prompt read.
+    """
 
     requests: tuple[Request, ...]
     model: str
@@ -32,7 +38,7 @@ class Asked:
     logprobs: int | None
     unknown: tuple[str, ...]
     echo: bool = False
-    echoed: tuple[str, ...] = ()
+    only_prompt: bool = False
     n: int = 1
 
 
@@ -48,8 +54,12 @@ def read_chat(body: dict[str, Any]) -> Asked:
         raise BadRequest(f"top_logprobs must be from 0 to 20; got {top}.", param="top_logprobs")
     if top and not wanted:
         raise BadRequest("top_logprobs needs logprobs: true.", param="top_logprobs")
-    params, unknown = _params(body, top_logprobs=max(top, 1) if wanted else 0, max_tokens=0)
-    request = Request(params, messages, model=_model(body))
+    params, unknown = _params(body, CHAT, top_logprobs=max(top, 1) if wanted else 0, max_tokens=0)
+    if params.max_tokens == 0 and _length(body) is not None:
+        raise BadRequest("max_tokens must be 1 or more in a chat; leave it out for as many as fit.", param="max_tokens")
+    unknown += sorted({f"messages.{name}" for item in raw for name, value in item.items()
+                       if name not in IN_A_MESSAGE and value is not None})
+    request = Request(params, messages, model=_model(body), cache_key=_cache_key(body))
     return _asked(body, [request], unknown, logprobs=top if wanted else None)
 
 
@@ -64,11 +74,11 @@ def read_completion(body: dict[str, Any]) -> Asked:
     best_of = field(body, "best_of", int)
     if best_of is not None and best_of != field(body, "n", int, 1):
         raise BadRequest("best_of is supported only where it equals n.", param="best_of")
-    params, unknown = _params(body, top_logprobs=max(logprobs, 1) if logprobs is not None else 0, max_tokens=16)
+    params, unknown = _params(body, COMPLETION, top_logprobs=max(logprobs, 1) if logprobs is not None else 0, max_tokens=16)
     requests = [Request(params, text=p if isinstance(p, str) else "", prompt_ids=() if isinstance(p, str) else p,
-                        model=_model(body), control=True) for p in prompts]
+                        model=_model(body), control=True, cache_key=_cache_key(body)) for p in prompts]
     asked = _asked(body, requests, unknown, logprobs=logprobs)
-    return replace(asked, echo=field(body, "echo", bool, False))
+    return replace(asked, echo=field(body, "echo", bool, False), only_prompt=params.max_tokens == 0)
 
 
 def _asked(body: dict[str, Any], requests: list[Request], unknown: list[str], *, logprobs: int | None) -> Asked:
@@ -81,27 +91,52 @@ def _asked(body: dict[str, Any], requests: list[Request], unknown: list[str], *,
                          param="response_format")
     if field(body, "tools", list, []) and body.get("tool_choice") != "none":
         raise BadRequest("tools are not supported yet; leave them out or set tool_choice to none.", param="tools")
+    if body.get("tool_choice") not in (None, "none", "auto"):
+        raise BadRequest("tool_choice asks for a tool, and tools are not supported yet; leave it out.", param="tool_choice")
+    stream = field(body, "stream", bool, False)
     options = field(body, "stream_options", dict, {})
-    choices = [replace(r, params=replace(r.params, seed=r.params.seed + i if r.params.seed >= 0 else -1))
+    if options and not stream:
+        raise BadRequest("stream_options needs stream: true.", param="stream_options")
+    usage = field(options, "include_usage", bool, False)
+    choices = [replace(r, params=replace(r.params, seed=_seed(r.params.seed + i) if r.params.seed >= 0 else -1))
                for r in requests for i in range(n)]
-    return Asked(tuple(choices), _model(body), field(body, "stream", bool, False), bool(options.get("include_usage")), logprobs,
-                 tuple(unknown), n=n)
+    return Asked(tuple(choices), _model(body), stream, usage, logprobs, tuple(unknown), n=n)
 
 
-def _params(body: dict[str, Any], *, top_logprobs: int, max_tokens: int) -> tuple[GenerationParams, list[str]]:
+def _params(body: dict[str, Any], known: set[str], *, top_logprobs: int, max_tokens: int) -> tuple[GenerationParams, list[str]]:
     """Parameters from the body, and the names nobody knows; `max_tokens` is the dialect's default, 0 for as many as fit."""
-    values = {name: value for name, value in body.items() if name not in UNREMARKABLE and value is not None}
-    stop = field(values, "stop", (str, list), [])
-    values["stop"] = [stop] if isinstance(stop, str) else stop
+    values = {name: value for name, value in body.items() if name not in known and value is not None}
+    misplaced = ["top_logprobs"] if values.pop("top_logprobs", None) is not None else []
+    stop = field(values, "stop", (str, list))
+    if stop is not None:
+        values["stop"] = [stop] if isinstance(stop, str) else stop
     for name in ("max_tokens", "max_completion_tokens"):
         if name in values and (not isinstance(values[name], int) or isinstance(values[name], bool) or values[name] < 0):
             raise BadRequest(f"{name} must be a whole number, 1 or more; got {values[name]!r}.", param=name)
     if "max_completion_tokens" in values:
         values["max_tokens"] = values.pop("max_completion_tokens")
-    values.setdefault("max_tokens", max_tokens)
-    if "" in values["stop"]:
+    if _is_id(values.get("seed")):
+        values["seed"] = _seed(values["seed"])  # theirs have 64 bits, ours 32
+    params, unknown = GenerationParams(top_logprobs=top_logprobs, max_tokens=max_tokens).with_values(values)
+    if "" in params.stop:
         raise BadRequest("stop strings must not be empty.", param="stop")
-    return GenerationParams(top_logprobs=top_logprobs).with_values(values)
+    return params, unknown + misplaced
+
+
+def _length(body: dict[str, Any]) -> Any:
+    """The first limit on the reply's length that the body gives, by any of its names."""
+    return next((body[name] for name in ("max_tokens", *PARAM_KNOBS["max_tokens"].aliases) if body.get(name) is not None), None)
+
+
+def _seed(seed: int) -> int:
+    """The seed within our range, which it goes around."""
+    return int(seed % (N_SEEDS + 1)) if N_SEEDS is not None else seed
+
+
+def _cache_key(body: dict[str, Any]) -> str:
+    """Whose earlier prompts may speed this one up: those of the same user and key, and never a chat of the page."""
+    parts = [field(body, name, str, "") for name in ("safety_identifier", "user", "prompt_cache_key")]
+    return "api " + json.dumps(parts)
 
 
 def _model(body: dict[str, Any]) -> str:
@@ -118,11 +153,15 @@ def _message(item: Any, index: int) -> Message:
     if item.get("tool_calls"):
         raise BadRequest(f"{where} has tool_calls, which are not supported yet.", param="messages")
     content = item.get("content")
-    name = item.get("name") if isinstance(item.get("name"), str) else None
+    try:
+        name, reasoning = field(item, "name", str), field(item, "reasoning_content", str, "")
+    except BadRequest as error:
+        raise BadRequest(f"{where}.{error.message}", param="messages") from error
+    thoughts: tuple[Part, ...] = (ReasoningPart(reasoning),) if reasoning else ()
     if content is None:
         content = ""
     if isinstance(content, str):
-        return message(role, content, name=name)
+        return Message(role, (*thoughts, TextPart(content)), name)
     if not isinstance(content, list):
         raise BadRequest(f"{where}.content must be a string or a list of parts.", param="messages")
     texts = []
@@ -131,7 +170,7 @@ def _message(item: Any, index: int) -> Message:
         if kind not in ("text", "input_text") or not isinstance(part.get("text"), str):
             raise BadRequest(f"{where}.content has a part of type {kind!r}; only text is supported.", param="messages")
         texts.append(part["text"])
-    return message(role, "".join(texts), name=name)
+    return Message(role, (*thoughts, TextPart("".join(texts))), name)
 
 
 def _prompts(prompt: Any) -> list[str | tuple[int, ...]]:
