@@ -39,6 +39,11 @@ class Bar:
     def is_met(self) -> bool:
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
+    @property
+    def is_absolute(self) -> bool:
+        """Whether it depends on the machine and on what else it does, as seconds do and ratios and bytes do not."""
+        return self.unit not in ("", "MB")
+
     def line(self) -> str:
         sign = "≥" if self.at_least else "≤"
         return f"  {self.name:<42}{self.value:>10.3g} {self.unit:<10}{sign} {self.limit:g}  {'ok' if self.is_met else 'MISSED'}"
@@ -100,18 +105,19 @@ def wire(n_words: int) -> Iterator[Bar]:
         yield Bar(f"{name}: server CPU", seconds, (2.0 if name == "mix" else 8.0) * share, "s")
 
 
-def report(title: str, bars: Iterator[Bar]) -> bool:
+def report(title: str, bars: Iterator[Bar], *, is_short: bool) -> bool:
+    """Print every bar; the short mode, which runs on machines that do other things, is decided by ratios and bytes alone."""
     print(title, flush=True)
     is_met = True
     for bar in bars:
         print(bar.line(), flush=True)
-        is_met &= bar.is_met
+        is_met &= bar.is_met or (is_short and bar.is_absolute)
     return is_met
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="How a reply reaches the screen.")
-    parser.add_argument("--short", action="store_true", help="an eighth of the text and one pass")
+    parser.add_argument("--short", action="store_true", help="an eighth of the text, one pass; only ratios and bytes decide")
     parser.add_argument("--only", choices=("wire", "browser"), help="only one of the two tables")
     options = parser.parse_args(arguments)
     tables: list[tuple[str, str, Callable[[], Iterator[Bar]]]] = [
@@ -122,7 +128,7 @@ def main(arguments: list[str]) -> int:
         tables.append(("browser", "Chromium, the whole app, Echo", lambda: browser_bars(short=options.short)))
     else:
         print("No Chromium here: the browser's table is left out.")
-    results = [report(title, make()) for name, title, make in tables if options.only in (None, name)]
+    results = [report(title, make(), is_short=options.short) for name, title, make in tables if options.only in (None, name)]
     return 0 if all(results) else 1
 
 
