@@ -1,7 +1,7 @@
 """How a reply reaches the screen: what it costs the server and the wire, and how fast and how late it is seen in Chromium.
 
     python -m benchmarks.chat_stream            both tables, a few minutes
-    python -m benchmarks.chat_stream --short    an eighth of the text and one pass, for CI
+    python -m benchmarks.chat_stream --short    an eighth of the text, for CI
 
 Ends with 1 where a bar is missed. Server seconds are CPU seconds of this process, so other programs do not count.
 """

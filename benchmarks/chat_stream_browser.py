@@ -182,7 +182,7 @@ def compare(seen: list[tuple[float, int]], longest: float, noted: list[tuple[flo
 def browser_bars(*, short: bool) -> Iterator[Bar]:
     from playwright.sync_api import sync_playwright
 
-    n_fast, n_slow, repeats = (5000, 250, 1) if short else (20_000, 1000, 3)
+    n_fast, n_slow, repeats = (5000, 250, 3) if short else (20_000, 1000, 5)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, sync_playwright() as playwright:
         app = App(Path(folder))
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
