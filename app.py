@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import sys
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,10 +13,10 @@ from typing import Any
 from modules.assembly import Services, make_services
 from modules.core.errors import AppError
 from modules.instance import AlreadyRunning
-from modules.setup import take_place
+from modules.setup import prepare_process, take_place
 
 ROOT = Path(__file__).resolve().parent
-MAX_WS_MESSAGE = 1 << 16  # bytes; pages only listen
+MAX_WS_MESSAGE, STOP_SECONDS = 1 << 16, 10  # bytes, for pages only listen; for requests under way once replies are stopped
 
 
 def make_app(services: Services, *, key: str = "", started: Callable[[], None] = lambda: None) -> Any:
@@ -53,8 +51,7 @@ def main(argv: Sequence[str]) -> int:
     """Run until stopped; 0 after a clean stop, 1 where another instance runs, 2 where a setting is at fault."""
     import uvicorn
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("colloquy").setLevel(logging.INFO)
+    prepare_process()
     try:
         place = take_place(argv, os.environ)
         services = make_services(place.settings, ROOT)
@@ -64,9 +61,12 @@ def main(argv: Sequence[str]) -> int:
             webbrowser.open(error.url)
         return 1 if isinstance(error, AlreadyRunning) else 2
     app = make_app(services, key=place.key, started=place.announce)
-    # uvicorn stops in order at a signal and then raises it once more; our own last lines must still run.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_max_size=MAX_WS_MESSAGE))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_max_size=MAX_WS_MESSAGE,
+                                           timeout_graceful_shutdown=STOP_SECONDS))
+    async def shutdown(sockets: list[Any] | None = None) -> None:
+        await services.engine.close()  # first: a client's stream would hold up the end for as long as its reply takes
+        await uvicorn.Server.shutdown(server, sockets)
+    server.shutdown = shutdown  # type: ignore[method-assign]
     try:
         server.run(sockets=[place.socket])
     except KeyboardInterrupt:

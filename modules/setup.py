@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+import signal
 import socket
+import sys
 import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +40,14 @@ class Place:
         print(f"Colloquy is ready: {link}", flush=True)
         if not self.settings.no_browser:
             webbrowser.open(link)
+
+
+def prepare_process() -> None:
+    """Say what the app logs, and let a polite signal end it in order."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("colloquy").setLevel(logging.INFO)
+    # uvicorn stops in order at a signal and then raises it once more; our own last lines must still run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def take_place(argv: Sequence[str], environ: Mapping[str, str]) -> Place:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import sqlite3
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from loaders.echo import encode
@@ -128,3 +130,23 @@ def test_kill_9_of_the_worker_keeps_the_partial_reply_says_why_and_the_next_load
         going_on = app.post("ui-api/continue", {"node": reply["id"]})["messages"][-1]["id"]
         assert app.ended(going_on)["status"] == "complete"
         assert app.text(going_on) == SCRIPT
+
+
+def test_a_stop_does_not_wait_for_the_replies_of_api_clients(tmp_path: Path) -> None:
+    """The server went on until every client's stream had ended by itself, which took as long as their replies."""
+    write_script(tmp_path / "models", "story", "word " * 100_000)
+    with RunningApp(tmp_path / "data", tmp_path / "models", "--model", "story") as app:
+        app.wait_for_model()
+        app.load("story", rate=50, context=400_000)
+        _, reply = app.send("Go")
+        body = {"messages": [{"role": "user", "content": "x"}], "stream": True}
+        with httpx.stream("POST", f"{app.url}v1/chat/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("data: ")
+            wait_until(lambda: app.text(reply["id"]), what="some text")
+            assert app.stop() == 0
+            last = [line for line in lines if line][-1]
+        assert "error" in json.loads(last.removeprefix("data: "))
+    with RunningApp(tmp_path / "data", tmp_path / "models", "--model", "none") as app:
+        last_message = app.view()["messages"][-1]
+        assert last_message["status"] == "stopped" and app.text(reply["id"]).startswith("word")
