@@ -55,12 +55,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         place = take_place(argv, os.environ)
         services = make_services(place.settings, ROOT)
+        app = make_app(services, key=place.key, started=place.announce)
     except AppError as error:
         print(error.message, file=sys.stderr)
         if isinstance(error, AlreadyRunning) and error.url and "--no-browser" not in argv:
             webbrowser.open(error.url)
         return 1 if isinstance(error, AlreadyRunning) else 2
-    app = make_app(services, key=place.key, started=place.announce)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_max_size=MAX_WS_MESSAGE,
                                            timeout_graceful_shutdown=STOP_SECONDS))
     async def shutdown(sockets: list[Any] | None = None) -> None:

@@ -41,19 +41,20 @@ class Services:
     chat: ChatService
     notebook: Notebook
     instance: str
-    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _stands_in: bool = False
 
     async def open(self) -> None:
         """Recover what a crash left, then load the model in the background while the page already answers."""
         recovered = await asyncio.to_thread(self.store.recover, lambda instance: instance == self.instance)
         if recovered.nodes or recovered.documents:
             log.info("Recovered %d interrupted replies and %d documents", len(recovered.nodes), len(recovered.documents))
-        self._tasks = [asyncio.create_task(self._load_first(), name="first model"),
-                       asyncio.create_task(self._beat(), name="beat")]
+        self._keep(asyncio.create_task(self._load_first(), name="first model"))
+        self._keep(asyncio.create_task(self._beat(), name="beat"))
 
     async def close(self) -> None:
         """Stop the runs, save their text, end the processes, close the database."""
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.engine.close()
@@ -62,7 +63,10 @@ class Services:
         await asyncio.to_thread(self.store.close)
 
     async def _load_first(self) -> None:
-        """The model asked for, else the one used last, else the starter model; a failure is shown by the Model tab."""
+        """The model asked for, else the one used last, else the starter model; the log says what failed.
+
+        A starter model that stands in is not remembered: a disk that was not there today may be there tomorrow.
+        """
         asked = self.settings.model
         if asked == NONE:
             return
@@ -71,24 +75,42 @@ class Services:
         names = [asked] if asked else [name for name in (str(last.get("name", "")), *STARTERS) if name]
         for name in names:
             saved = last if name == last.get("name") else {}
+            self._stands_in = name != names[0]
             try:
                 await self.engine.load(name, loader=self.settings.loader or str(saved.get("loader", "")),
                                        options=saved.get("options") or {})
                 return
             except AppError as error:
                 log.warning("%s was not loaded: %s", name, error.message)
+            finally:
+                self._stands_in = False
 
     def remember(self, held: Held) -> None:
         """Keep what was loaded, and how, for the next start."""
+        if self._stands_in:
+            return
         value = {"name": held.name, "loader": held.spec.name, "options": json.loads(json.dumps(held.asked))}
-        self._tasks.append(asyncio.create_task(asyncio.to_thread(self.store.keyvalue.set, LAST_MODEL, value)))
+        self._keep(asyncio.create_task(asyncio.to_thread(self.store.keyvalue.set, LAST_MODEL, value), name="remember the model"))
 
     async def _beat(self) -> None:
         """Mark the rows of live replies as this process's, so that another process on one database leaves them alone."""
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             if self.engine.live_runs:
-                await asyncio.to_thread(self.store.chats.beat, self.instance)
+                try:
+                    await asyncio.to_thread(self.store.chats.beat, self.instance)
+                except AppError as error:
+                    log.warning("The replies under way could not be marked as alive: %s", error.message)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold a task until it ends, and log why where it fails."""
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("The task %r failed", task.get_name(), exc_info=task.exception())
 
 
 def _first_taste(store: Store) -> dict[str, Any]:

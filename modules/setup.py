@@ -9,7 +9,7 @@ import socket
 import sys
 import webbrowser
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .core.errors import BadRequest, NotFound
@@ -65,11 +65,11 @@ def take_place(argv: Sequence[str], environ: Mapping[str, str]) -> Place:
 def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Flags, environment and the settings file; raises BadRequest naming the value at fault, NotFound for a named file."""
     path, is_named = settings_path(argv, environ)
-    if path.is_file():
-        return read_settings(argv, environ, read_yaml(path))
-    if is_named:
+    if is_named and not path.is_file():
         raise NotFound(f"There is no settings file {path}; check --settings.", param="settings")
-    return read_settings(argv, environ, {})
+    settings = read_settings(argv, environ, read_yaml(path) if path.is_file() else {})
+    prefix = settings.root_path.strip("/")  # `colloquy/` and `/colloquy` mean the same
+    return replace(settings, root_path=f"/{prefix}" if prefix else "")
 
 
 def api_key(settings: Settings, data_dir: Path) -> str:
