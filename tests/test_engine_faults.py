@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,11 @@ from .test_engine import read, until
 
 def workers() -> list[psutil.Process]:
     """The worker processes of this test's process."""
-    return [p for p in psutil.Process().children() if "modules.worker.main" in " ".join(p.cmdline())]
+    found = []
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it has just ended; psutil says so of a zombie too
+            found += [process] if "modules.worker.main" in " ".join(process.cmdline()) else []
+    return found
 
 
 async def until_loading(engine: Engine, name: str) -> None:
