@@ -124,7 +124,7 @@ async def test_a_slow_reader_gets_fewer_larger_frames(run: FakeRun, monkeypatch:
     for n in range(50):
         run.say(f"word{n} ")
         seen = live.version
-        while live.version == seen:  # noqa: ASYNC110 - the painter wakes no one who is not a reader
+        while live.version == seen:
             await asyncio.sleep(0)
     run.finish()
     await reading
@@ -256,7 +256,7 @@ async def test_live_runs_are_shared_and_let_go(monkeypatch: pytest.MonkeyPatch) 
     assert runs.get("run1") is live
     run.finish()
     async with asyncio.timeout(5):
-        while runs.get("run1") is live:  # noqa: ASYNC110 - it is let go by a timer
+        while runs.get("run1") is live:
             await asyncio.sleep(0.01)
     with pytest.raises(NotFound):
         runs.get("run2")
