@@ -21,6 +21,8 @@ KINDS = ("facts", "card", "story", "arithmetic")
 MORE_KINDS = ("card_facts", "everyday", "unknown", "limits", "repeat", "choose", "short_story", "words")
 KEYS = (*KINDS, "stops", "words", "handwritten")
 MIN_TURNS_AGO = 2
+MAX_CHARACTERS = 3400  # at most some 1,750 tokens with the marks: a longer chat and its reply may not fit the context
+MAX_PER_DOCUMENT = 2  # of a kind, or the few very long chats would be most of the questions
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,22 @@ class Question:
 
 
 def held_out_questions(n_each: int) -> list[Question]:
-    """n_each questions of every kind from the held-out part, in its order; a fact must be two or more turns old."""
+    """n_each questions of every kind from the held-out part, in its order; facts are MIN_TURNS_AGO turns old or older."""
     found: dict[str, list[Question]] = defaultdict(list)
     for index in count():
         made = document(SEED, index, "held_out")
         messages = made.messages()
         first = len(messages) - 2 * len(made.turns)
+        taken: dict[str, int] = defaultdict(int)
         for i, turn in enumerate(made.turns):
-            check = turn.check
-            if check is None or len(found[check.kind]) >= n_each or (check.kind == "facts" and check.turns_ago < MIN_TURNS_AGO):
+            check, chat = turn.check, messages[:first + 2 * i + 1]
+            if check is None or (check.kind == "facts" and check.turns_ago < MIN_TURNS_AGO):
                 continue
-            found[check.kind].append(Question(messages[:first + 2 * i + 1], check))
+            is_full = len(found[check.kind]) >= n_each or taken[check.kind] >= MAX_PER_DOCUMENT
+            if is_full or sum(len(message["content"]) for message in chat) > MAX_CHARACTERS:
+                continue
+            taken[check.kind] += 1
+            found[check.kind].append(Question(chat, check))
         if all(len(found[kind]) >= n_each for kind in (*KINDS, *MORE_KINDS)):
             return [question for kind in (*KINDS, *MORE_KINDS) for question in found[kind]]
     raise AssertionError("the held-out part has no end")

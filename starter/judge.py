@@ -1,4 +1,4 @@
-"""Judges replies by stated rules: the words that must and must not be there, whole words only, and no broken word."""
+"""Judges replies by stated rules: the words that must and must not be there, from a word's start, and no broken word."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEXICON_DOCUMENTS = 6000
 
 
 def holds(text: str, spelling: str) -> bool:
-    """Whether the text holds the spelling, as whole words and in any case."""
+    """Whether the text holds the spelling, from a word's start and in any case; a number must also end there."""
     return re.search(rf"(?<!\w){re.escape(spelling)}", text, re.IGNORECASE) is not None and (
         not spelling[-1].isdigit() or re.search(rf"(?<!\w){re.escape(spelling)}(?!\w)", text) is not None)
 
