@@ -216,13 +216,14 @@ async def test_a_killed_worker_fails_its_runs_and_questions_once(start: Start) -
 
 
 async def test_a_crash_in_a_step_is_told_with_the_signals_name(start: Start) -> None:
-    client = await start(script=SCRIPT, fail="crash", rate=20)
+    client = await start(script=SCRIPT, fail="crash", rate=5)
     reader = play(client)
     await until(lambda: reader.is_over, "the crash")
     assert isinstance(reader.error, WorkerDied)
     if sys.platform != "win32":
         assert "SIGABRT" in reader.error.message
-    assert len(reader.tokens) == 3, "what came before the crash arrived"
+    # The newest token may still wait to go together with the next, and a crash of the process takes it along.
+    assert 2 <= len(reader.tokens) <= 3, "what came before the crash arrived"
 
 
 async def test_an_exception_in_a_step_ends_its_runs_and_the_worker_serves_on(start: Start) -> None:
