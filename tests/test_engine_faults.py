@@ -342,11 +342,9 @@ async def test_ended_runs_are_forgotten_after_their_minute(tmp_path: Path, monke
         run = engine.start(say("Go"))
         await run.wait()
 
-        def gone(engine: Engine = engine) -> bool:
-            try:
-                engine.run(run.id)
-            except NotFound:
-                return True
-            return False
+        def gone() -> bool:
+            with suppress(NotFound):
+                return not engine.run(run.id)
+            return True
 
         await until(gone)
