@@ -216,27 +216,6 @@ async def test_a_stale_tab_writes_a_branch(tmp_path: Path) -> None:
         assert sorted(tree.nodes[i].message.text for i in tree.children[stale.head]) == ["also two", "two"]
 
 
-async def test_a_long_chat_cuts_in_blocks_and_keeps_the_cut(tmp_path: Path) -> None:
-    """60 turns past the context: at most one turn in eight may evaluate more than what is new.
-
-    A cut frees a quarter of the room, 750 tokens of 3,000, and a turn takes about 80: so one in nine.
-    """
-    async with desk(tmp_path, script="some words of a reply that goes on " * 3, context=3072) as d:
-        await d.sessions.update(TAB, params={"max_tokens": 64})
-        before: Node | None = None
-        expensive = past = 0
-        for turn in range(110):
-            reply = await d.say(f"message number {turn} with a few words")
-            if reply.stats["dropped"] and before is not None:
-                past += 1
-                evaluated = reply.stats["prompt_tokens"] - reply.stats["cached_tokens"]
-                new = len(await d.engine.tokenize(f"message number {turn} with a few words")) + 16
-                expensive += evaluated > new
-            before = reply
-        assert past >= 60
-        assert expensive <= past / 8
-
-
 async def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     async with desk(tmp_path, script="ok") as d:
         with pytest.raises(BadRequest):

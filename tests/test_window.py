@@ -37,10 +37,31 @@ def test_the_cut_only_moves_forward_and_each_move_frees_a_block(sizes: list[int]
         assert new >= cut
         if new > cut:
             total = sum(sizes[:turn])
-            last_alone = 20 + sum(sizes[turn - 1:turn]) > 0.75 * room
+            last_alone = 20 + sum(sizes[turn - 1:turn]) > 0.5 * room
             assert not moved_at_total or total - moved_at_total > 0.25 * room or last_alone
             assert roles[new] == "user"
             cut, moved_at_total = new, total
+
+
+@pytest.mark.parametrize("share", [100, 40, 24, 18, 16])
+def test_where_a_turn_takes_up_to_a_sixteenth_of_the_room_one_turn_in_eight_moves_the_cut(share: int) -> None:
+    """After a cut at most the deepest half stays, so seven turns and more fit behind it; the eighth moves the cut again."""
+    room = 1600
+    question, answer = room // share // 4, room // share - room // share // 4
+    sizes, cut, moves, past = [], 0, 0, 0
+    for _ in range(200):
+        sizes.append(question)
+        new = choose_cut(sizes, 0, room - answer, cut, roles=[("user", "assistant")[n % 2] for n in range(len(sizes))])
+        moves, past, cut = moves + (new != cut), past + (new > 0), new
+        sizes.append(answer)
+    assert past > 60
+    assert moves <= past / 8 + 1
+
+
+def test_a_cut_frees_no_more_than_half_of_the_room_and_a_quarter_where_turns_are_small() -> None:
+    roles = [("user", "assistant")[n % 2] for n in range(999)]
+    assert sum([2] * 999) - 2 * choose_cut([2] * 999, 0, 1000, 0, roles=roles) in range(745, 751)
+    assert sum([50] * 21) - 50 * choose_cut([50] * 21, 0, 1000, 0, roles=roles[:21]) in range(450, 501)
 
 
 def test_a_history_that_fits_a_larger_context_comes_back() -> None:

@@ -55,23 +55,34 @@ class PromptBuilder:
         first = first_after_system(request.messages)
         keep_from = max(request.keep_from, first)
         ids, text = await self._render(request, keep_from)
-        if keep_from > first and len(ids) < room // 2:
-            # A cut leaves at least half the room filled; with less the context has grown, and older messages fit again.
-            keep_from = first
-            ids, text = await self._render(request, keep_from)
-        if len(ids) > room and request.truncate:
-            sizes = await self._sizes(request)
-            roles = [m.role for m in request.messages[first:]]
-            fixed = max(0, len(ids) - sum(sizes[keep_from:]))
-            # The sizes are of contents alone; what the template puts around those that stay is learnt by rendering again.
-            while len(ids) > room:
-                cut = first + choose_cut(sizes[first:], fixed, room, keep_from - first, roles=roles)
-                if cut > keep_from:
-                    keep_from = cut
-                    ids, text = await self._render(request, keep_from)
-                fixed += max(1, len(ids) - room)
+        # A cut mostly leaves half of the room filled; with less the context may have grown, and older messages fit again.
+        if (len(ids) > room and request.truncate) or (keep_from > first and len(ids) < room // 2):
+            keep_from, ids, text = await self._cut(request, keep_from, room, ids, text)
         self._check_room(ids, request)
         return Prompt(tuple(ids), text, keep_from=keep_from if keep_from > first else 0, dropped=keep_from - first)
+
+    async def _cut(self, request: Request, keep_from: int, room: int, ids: list[int], text: str) -> tuple[int, list[int], str]:
+        """Another first message to keep, and the prompt from it on; `ids` and `text` are the prompt from `keep_from` on."""
+        first = first_after_system(request.messages)
+        sizes = await self._sizes(request)
+        n_rendered = max(1, first + len(request.messages) - keep_from)
+        glue = max(0, len(ids) - sum(sizes[:first]) - sum(sizes[keep_from:])) // n_rendered
+        sizes = [size + glue for size in sizes]
+        fixed = max(0, len(ids) - sum(sizes[keep_from:]))
+        roles = [m.role for m in request.messages[first:]]
+        if len(ids) <= room:
+            earlier = first + choose_cut(sizes[first:], fixed, room, 0, roles=roles)
+            if earlier < keep_from:
+                keep_from = earlier
+                ids, text = await self._render(request, keep_from)
+        # What the template puts around each message is known only roughly, and learnt by rendering again.
+        while len(ids) > room and request.truncate:
+            cut = first + choose_cut(sizes[first:], fixed, room, keep_from - first, roles=roles)
+            if cut > keep_from:
+                keep_from = cut
+                ids, text = await self._render(request, keep_from)
+            fixed += max(1, len(ids) - room)
+        return keep_from, ids, text
 
     async def _plain(self, request: Request) -> Prompt:
         if request.prompt_ids:

@@ -1,4 +1,8 @@
-"""A server with the chat page and a Chromium for the whole session; a fresh browser profile and session for each test."""
+"""A server with the chat page and a Chromium for this folder's tests; a fresh browser profile and session for each test.
+
+Both end with the folder: while Playwright's synchronous interface is open, its event loop counts as running in the main thread,
+and pytest-asyncio could start no other there.
+"""
 
 from __future__ import annotations
 
@@ -89,14 +93,14 @@ def make_app(services: FakeServices) -> Any:
     return gr.mount_gradio_app(app, page, path="/", footer_links=[], run_history=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server() -> Iterator[Server]:
     server = Server()
     yield server
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
