@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .core.conversation import Conversation, Node
+from .core.conversation import GREETING, Conversation, Node
 from .core.errors import BadRequest, NotFound
 from .core.messages import Message, message
 from .engine import Engine
@@ -171,7 +171,10 @@ class ChatService:
     # Chats
 
     async def new_chat(self, session: str, *, character: str | None = None) -> None:
-        """An empty chat, saved with its first message; a character's greeting is that message. None keeps the character."""
+        """An empty chat, saved with its first message; a character's greeting is that message. None keeps the character.
+
+        It is listed once somebody has written in it.
+        """
         if character is None:
             character = (await self._sessions.get(session)).character
             known = await asyncio.to_thread(self._cards.names)
@@ -201,8 +204,9 @@ class ChatService:
         tree = await self._tree(conversation, state.owner)
         await self._sessions.update(session, **_place(chat), conversation=conversation, head=tree.newest_leaf(None))
 
-    async def listing(self, query: str, *, offset: int, limit: int, trashed: bool) -> Sequence[Any]:
-        page = await asyncio.to_thread(self._store.chats.listing, LOCAL, query, trashed=trashed, offset=offset, limit=limit)
+    async def listing(self, query: str, *, offset: int, limit: int, trashed: bool, drafts: Sequence[str] = ()) -> Sequence[Any]:
+        page = await asyncio.to_thread(self._store.chats.listing, LOCAL, query, trashed=trashed, offset=offset, limit=limit,
+                                       drafts=drafts)
         return page.chats
 
     async def rename(self, conversation: str, title: str) -> None:
@@ -241,7 +245,8 @@ class ChatService:
         head = None
         for text in reversed(greetings(card, user=state.speaker, persona=state.persona) if card else []):
             greeting = message("assistant", text, name=card.name if card else None)
-            head = (await asyncio.to_thread(self._store.chats.add, chat.id, None, greeting, owner=state.owner)).id
+            head = (await asyncio.to_thread(self._store.chats.add, chat.id, None, greeting, owner=state.owner,
+                                            finish=GREETING)).id
         await self._sessions.update(state.id, conversation=chat.id, head=head)
         return chat.id
 

@@ -153,7 +153,7 @@ class FakeChats:
             raise NotFound(f"There is no chat {conversation!r}; it may have been deleted.")
         self.sessions[session] = conversation, self.tree(conversation).newest_leaf(None)
 
-    async def listing(self, query: str, *, offset: int, limit: int, trashed: bool) -> Sequence[Chat]:
+    async def listing(self, query: str, *, offset: int, limit: int, trashed: bool, drafts: Sequence[str] = ()) -> Sequence[Chat]:
         rows = [row for row in self.rows.values() if row.trashed == trashed and query.lower() in row.title.lower()]
         return sorted(rows, key=lambda row: -row.updated)[offset:offset + limit]
 

@@ -192,6 +192,28 @@ async def test_a_character_speaks_first_and_its_card_leads_the_prompt(tmp_path: 
         assert d.store.cards.load(name).name in run.request.messages[0].text
 
 
+async def test_a_greeting_nobody_answered_is_open_after_a_reload_but_not_listed(tmp_path: Path) -> None:
+    """Every character that was looked at stayed in the list of chats."""
+    async with desk(tmp_path, script="Aye.") as d:
+        async def listed() -> list[str]:
+            return [chat.id for chat in await d.chat.listing("", offset=0, limit=10, trashed=False)]
+
+        name = d.store.cards.names()[0]
+        await d.chat.new_chat(TAB, character=name)
+        seen = await d.chat.view(TAB)
+        await d.chat.new_chat(TAB, character=name)
+        assert await listed() == []
+        restarted = Desk(d.engine, tmp_path / "data")
+        shown = await restarted.chat.view(TAB)
+        restarted.store.close()
+        assert shown.conversation and shown.path[0].message.text == seen.path[0].message.text
+        await d.say("Who are you?")
+        assert await listed() == [shown.conversation]
+        await d.chat.open_chat(TAB, seen.conversation)
+        await d.chat.edit(TAB, seen.path[0].id, "Changed by hand", resend=False)
+        assert await listed() == [seen.conversation, shown.conversation]
+
+
 async def test_delete_hides_and_undo_brings_back(tmp_path: Path) -> None:
     async with desk(tmp_path, script="ok") as d:
         await d.say("one")

@@ -212,6 +212,33 @@ def test_the_chat_written_to_last_is_listed_first_page_by_page(store: Store) -> 
         store.chats.listing(limit=100_000)
 
 
+def test_a_chat_is_listed_and_searched_once_somebody_has_written_in_it(store: Store) -> None:
+    """Each character that was looked at left a chat with its greeting in the list, for ever."""
+    def greeted(**given: str) -> str:
+        chat = store.chats.create(title="Maren", character="Maren", **given).id
+        for text in ("Another greeting, lighthouse", "A greeting, lighthouse"):
+            store.chats.add(chat, None, message("assistant", text), finish="greeting")
+        return chat
+
+    answered, edited, titled, prompted, drafted, deleted = (greeted() for _ in range(6))
+    looked_at = [greeted() for _ in range(5)]
+    told = greeted(system_prompt="Speak in rhymes.")
+    root = store.chats.conversation(answered).newest_leaf(None)
+    say(store, answered, "Maren, a word", root)
+    store.chats.add(edited, None, message("assistant", "A greeting, lighthouse, changed by hand"))
+    store.chats.rename(titled, "The one with the storm")
+    store.chats.change(prompted, system_prompt="Speak slowly.")
+    store.chats.hide(deleted, say(store, deleted, "a word taken back", store.chats.conversation(deleted).newest_leaf(None)))
+    for query in ("", "lighthouse"):
+        listed = [chat.id for offset in (0, 2, 4, 6)
+                  for chat in store.chats.listing(query=query, drafts=[drafted], offset=offset, limit=2).chats]
+        assert sorted(listed) == sorted([answered, edited, titled, prompted, drafted, deleted, told])
+        assert store.chats.listing(query=query, drafts=[drafted]).total == 7
+        assert store.chats.listing(query=query).total == 6
+    store.chats.trash(looked_at[0])
+    assert [chat.id for chat in store.chats.listing(trashed=True).chats] == looked_at[:1], "what can be purged is shown"
+
+
 def test_a_chat_keeps_its_own_copy_of_the_card(store: Store) -> None:
     card = Character("Åsa", "persona", alternate_greetings=("a", "b"), tags=("t",), raw={"x": {"y": [1]}})
     chat = store.chats.create(character=card, system_prompt="s", settings={"k": 1})

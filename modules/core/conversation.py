@@ -10,14 +10,16 @@ from .errors import NotFound
 from .messages import Message
 
 Status = Literal["streaming", "complete", "stopped", "interrupted", "failed"]
+GREETING = "greeting"  # finish of a character's own first message, which nobody wrote and no model sampled
 
 
 @dataclass(frozen=True)
 class Node:
     """One message in its place. Ids grow with time within a database, so siblings sort by id.
 
-    parent is None for a root. sampled_ids: the reply's token ids as sampled, () where unknown or edited; they are valid for
-    `model` only. keep_from: the id of the first message that was still in the prompt when this was written, None = all.
+    parent is None for a root. finish: the run's EndReason or "error", GREETING, or "" for what a person wrote. sampled_ids: the
+    reply's token ids as sampled, () where unknown or edited; they are valid for `model` only. keep_from: the id of the first
+    message that was still in the prompt when this was written, None = all.
     stats: prompt_tokens, completion_tokens, cached_tokens, seconds, tokens_per_second, context, ignored, error...
     """
 

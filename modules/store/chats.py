@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, Row, bindparam, false, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, exists, false, func, insert, literal, or_, select, update
 
 from ..core.character import Character
-from ..core.conversation import Conversation, Node, Status
+from ..core.conversation import GREETING, Conversation, Node, Status
 from ..core.errors import BadRequest, Conflict, NotFound
 from ..core.messages import Message
 from . import search
@@ -135,15 +135,18 @@ class Chats:
             if (row.trashed_at is None) != (when is None):
                 connection.execute(update(conversations).where(conversations.c.id == id).values(trashed_at=when))
 
-    def listing(self, owner: str = LOCAL, query: str = "", *, trashed: bool = False, offset: int = 0, limit: int = 50) -> Page:
-        """Chats, the last written to (in the trash: put there) first.
+    def listing(self, owner: str = LOCAL, query: str = "", *, trashed: bool = False, offset: int = 0, limit: int = 50,
+                drafts: Sequence[str] = ()) -> Page:
+        """Chats, the last written to (in the trash: put there) first; outside the trash only those somebody has written in.
 
-        With a query, those whose title, or one message of which, holds all its words.
+        With a query, those whose title, or one message of which, holds all its words. drafts: ids of chats that hold words not
+        sent yet; they are listed too.
         """
         if not 0 < limit <= MAX_PAGE or offset < 0:
             raise BadRequest(f"limit must be from 1 to {MAX_PAGE} and offset 0 or more; got {limit} and {offset}.", param="limit")
         table = conversations.c
-        kept = (table.owner == owner, table.trashed_at.is_not(None) if trashed else table.trashed_at.is_(None))
+        kept = ((table.owner == owner, table.trashed_at.is_not(None)) if trashed else
+                (table.owner == owner, table.trashed_at.is_(None), _is_written_in(drafts)))
         newest = ((table.trashed_at.desc(),) if trashed else ()) + (table.updated.desc(), table.id.desc())
         with self._database.read() as connection:
             words = search.terms(query)
@@ -257,6 +260,15 @@ class Chats:
                 nodes.c.conversation == conversation, nodes.c.hidden == false(), above.c.hidden)
             if connection.execute(orphan.limit(1)).first():
                 raise Conflict("The message above is deleted too; restore that one first.")
+
+
+def _is_written_in(drafts: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a chat holds more than its character's greetings: a title or system prompt of its own, or any other message, be
+    it deleted. Titles are looked at first, because nearly every chat has one of its own."""
+    table = conversations.c
+    other = exists().where(nodes.c.conversation == table.id, nodes.c.finish != GREETING)
+    drafted = [table.id.in_(drafts)] if drafts else []
+    return or_(table.title != table.character, table.system_prompt != "", *drafted, other)
 
 
 _SUMMARY = tuple(conversations.c[name] for name in ("id", "title", "character", "created", "updated", "trashed_at"))

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 MAX_QUERY = 500
 PAGE_CHATS = 40
+MAX_DRAFTS = 100
 RUN_UNKNOWN = 4404  # WebSocket close code: look at the saved chat instead
 
 
@@ -77,7 +78,8 @@ class _ChatApi:
         session_of(request)
         query = request.query_params.get("query", "")[:MAX_QUERY].strip()
         offset = whole_number(request.query_params.get("offset", "0"), "offset")
-        found = await self._chats.listing(query, offset=offset, limit=PAGE_CHATS,
+        drafts = request.query_params.get("drafts", "").split(",")[:MAX_DRAFTS]
+        found = await self._chats.listing(query, offset=offset, limit=PAGE_CHATS, drafts=drafts,
                                           trashed=request.query_params.get("trashed") == "1")
         rows = [{key: getattr(chat, key) for key in ("id", "title", "character", "updated", "snippet")} for chat in found]
         return {"chats": rows, "more": len(rows) == PAGE_CHATS}

@@ -104,8 +104,12 @@ class Chats(Protocol):
         """An empty chat with this character; None keeps the session's, "" is nobody."""
     async def open_chat(self, session: str, conversation: str) -> None: ...
 
-    async def listing(self, query: str, *, offset: int, limit: int, trashed: bool) -> Sequence[ChatSummary]:
-        """Chats, latest first; with a query those whose title or messages hold it. Fewer than `limit` means the end."""
+    async def listing(self, query: str, *, offset: int, limit: int, trashed: bool,
+                      drafts: Sequence[str] = ()) -> Sequence[ChatSummary]:
+        """Chats, latest first; with a query those whose title or messages hold it. Fewer than `limit` means the end.
+
+        A chat that nobody has written in is left out, unless it is among `drafts`: ids of chats with words not sent yet.
+        """
 
     async def rename(self, conversation: str, title: str) -> None: ...
     async def trash(self, conversation: str) -> None: ...

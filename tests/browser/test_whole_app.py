@@ -113,6 +113,27 @@ def test_a_character_greets_and_answers_by_name(open_app: Open) -> None:
     assert page.locator(".message.assistant header").last.inner_text() == "Maren"
 
 
+def test_a_greeting_is_listed_once_there_are_words_of_ones_own_sent_or_not(open_app: Open) -> None:
+    page = open_app()
+    page.evaluate("window.colloquyChat.begin('Maren')")
+    page.get_by_text("Maren hangs your coat").wait_for()
+    page.reload()
+    page.wait_for_function("window.viewReady === true")
+    page.get_by_text("Maren hangs your coat").wait_for()
+    mine = page.evaluate("window.colloquyChat.facts.conversation")
+    row = page.locator(f"nav.chats li[data-chat='{mine}']")
+    assert row.count() == 0
+    page.get_by_role("textbox", name="Message", exact=True).fill("half a thought")
+    new_chat(page)
+    row.wait_for()
+    row.locator(".chat").click()
+    wait_until(lambda: page.get_by_role("textbox", name="Message", exact=True).input_value() == "half a thought", what="the draft")
+    page.keyboard.press("Control+End")
+    page.get_by_role("textbox", name="Message", exact=True).press("Enter")
+    page.get_by_text("The end.").wait_for()
+    row.get_by_text("half a thought").wait_for()
+
+
 def test_parameters_that_the_loader_ignores_are_greyed_with_the_reason_and_presets_are_kept(open_app: Open) -> None:
     page = open_app()
     open_panel(page)

@@ -1,6 +1,7 @@
 // The list of chats: paged, searched, renamed, thrown away and brought back.
 
 import { get, post } from "./api.js";
+import { draftedChats } from "./composer.js";
 import { h, iconButton, textButton } from "./dom.js";
 import { attempt, offerUndo } from "./notices.js";
 
@@ -30,7 +31,7 @@ export class ChatList {
       const left = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight;
       if (this.hasMore && left < 200) this.load(this.rows.length);
     }, { passive: true });
-    conversation.addEventListener("saved", () => this.load());
+    for (const event of ["saved", "opened"]) conversation.addEventListener(event, () => this.load());
     conversation.addEventListener("shown", () => this.mark());
   }
 
@@ -47,7 +48,9 @@ export class ChatList {
     const asked = ++this.asked;
     this.isLoading = true;
     await attempt(async () => {
-      const answer = await get("chats", { query: this.search.value.trim(), offset, trashed: this.isTrash ? 1 : 0 });
+      // A chat that nobody has written in is not listed; one with unsent words is, or they could not be found again.
+      const query = { query: this.search.value.trim(), offset, trashed: this.isTrash ? 1 : 0, drafts: draftedChats().join(",") };
+      const answer = await get("chats", query);
       if (asked !== this.asked) return;
       const known = new Set(offset ? this.rows.map((chat) => chat.id) : []);
       const fresh = answer.chats.filter((chat) => !known.has(chat.id));

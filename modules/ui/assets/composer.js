@@ -4,6 +4,13 @@ import { session } from "./api.js";
 import { h, icon, textButton } from "./dom.js";
 
 const SAVE_PAUSE = 150; // milliseconds after the last key
+const DRAFT = "colloquy-draft-"; // then the chat's id, or "new-" and the session's
+
+/** Ids of the chats that this browser keeps unsent words for. */
+export function draftedChats() {
+  return Object.keys(localStorage).filter((key) => key.startsWith(DRAFT) && !key.startsWith(`${DRAFT}new-`))
+    .map((key) => key.slice(DRAFT.length));
+}
 
 export class Composer {
   constructor(conversation) {
@@ -82,7 +89,7 @@ export class Composer {
   // --- Drafts: one for each chat, and one for the chat that has no message yet
 
   openDraft() {
-    const key = `colloquy-draft-${this.conversation.facts.conversation || `new-${session()}`}`;
+    const key = `${DRAFT}${this.conversation.facts.conversation || `new-${session()}`}`;
     if (key === this.draftKey) return;
     if (this.isSending) { // its first message gave this chat its id: what is typed since belongs to it
       localStorage.removeItem(this.draftKey);
