@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from modules.core.conversation import Conversation, Node
 from modules.core.errors import BadRequest, NotFound
+from modules.core.events import Started
 from modules.core.messages import message
 
 from .fake_run import FakeRun, FakeRuns
@@ -78,7 +79,10 @@ class FakeChats:
         node = self.origin(run.id)
         assert node is not None
         text = node.message.text + "".join(getattr(event, "text", "") for event in run.events)
-        stats = {"prompt_tokens": 7, "completion_tokens": 3, "tokens_per_second": 4.0, "context": 4096}
+        stats: dict[str, object] = {"prompt_tokens": 7, "completion_tokens": 3, "tokens_per_second": 4.0, "context": 4096}
+        for event in run.events:
+            if isinstance(event, Started):
+                stats |= {"dropped": event.dropped, "ignored": list(event.ignored)}
         self.nodes[node.id] = replace(node, message=message("assistant", text), status=status, stats=stats)  # type: ignore[arg-type]
 
     def tree(self, chat: str) -> Conversation:

@@ -331,7 +331,12 @@ async def test_raw_text_over_the_context_is_cut_in_blocks_and_keeps_its_beginnin
             prompt = await engine.prompt(request)
             assert len(prompt.ids) <= 512 - 8
             starts.append(len(await engine.tokenize(request.text)) - len(prompt.ids))
+            assert prompt.left_out == starts[-1], "how much was left out is told"
         assert len(set(starts)) <= 2, "the cut moves seldom"
+        run = engine.start(request)
+        await run.wait()
+        assert next(event for event in run.events if isinstance(event, Started)).left_out == starts[-1] > 0
+        assert (await engine.prompt(Request(GenerationParams(), text="short", truncate=True))).left_out == 0
         with pytest.raises(BadRequest):
             await engine.prompt(Request(GenerationParams(), text=text))
 

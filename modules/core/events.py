@@ -49,7 +49,8 @@ class Queued:
 
 @dataclass(frozen=True)
 class Started:
-    """prompt_tokens includes cached_tokens. dropped: how many oldest messages were left out; keep_from: where the cut now is."""
+    """prompt_tokens includes cached_tokens. dropped: how many oldest messages were left out; keep_from: where the cut now is;
+    left_out: how many tokens of a raw text's beginning were left out."""
 
     run: str
     model: str
@@ -60,6 +61,7 @@ class Started:
     seed: int
     dropped: int = 0
     keep_from: int = 0
+    left_out: int = 0
     ignored: tuple[str, ...] = ()
     quantization: str = ""
 

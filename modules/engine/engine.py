@@ -218,7 +218,7 @@ class Engine:
     def _started(self, run: Run, held: Held, prompt: Prompt, cached: int) -> Started:
         params = run.request.params
         return Started(run.id, held.name, held.spec.name, len(prompt.ids), cached, held.facts.context, params.seed,
-                       dropped=prompt.dropped, keep_from=prompt.keep_from,
+                       dropped=prompt.dropped, keep_from=prompt.keep_from, left_out=prompt.left_out,
                        ignored=tuple(ignored_params(params, held.spec.params)), quantization=held.file.quantization)
 
     def _lost(self, held: Held, error: WorkerDied) -> None:

@@ -18,12 +18,14 @@ from ..worker.client import WorkerClient
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the loader is given. keep_from: index of the first message kept after the system messages; dropped: how many went."""
+    """What the loader is given. keep_from: index of the first message kept after the system messages; dropped: how many went;
+    left_out: how many tokens of a raw text's beginning went."""
 
     ids: tuple[int, ...]
     text: str
     keep_from: int = 0
     dropped: int = 0
+    left_out: int = 0
 
 
 class PromptBuilder:
@@ -96,10 +98,11 @@ class PromptBuilder:
             ids = self._with_bos(ids)
         if not ids:
             raise BadRequest("The prompt is empty; write at least one character to continue from.", param="prompt")
+        n_whole = len(ids)
         if request.truncate:
             ids = self._newest(ids, self._facts.context - self._reserve(request))
         self._check_room(ids, request)
-        return Prompt(tuple(ids), request.text)
+        return Prompt(tuple(ids), request.text, left_out=n_whole - len(ids))
 
     def _newest(self, ids: list[int], room: int) -> list[int]:
         """The end of a raw text that is too long, behind its BOS. It goes in blocks of a quarter of the room, counted from the

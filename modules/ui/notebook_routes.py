@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..core.errors import NotFound
-from ..core.events import Delta, Event, Failed, Finished, Prefill, Queued
+from ..core.events import Delta, Event, Failed, Finished, Prefill, Queued, Started
 from ..engine import Engine
 from ..notebook import Notebook
 from ..store.documents import Document
@@ -144,6 +144,8 @@ def _frame(batch: list[Event]) -> Body:
     for event in batch:
         if isinstance(event, Queued):
             frame["state"] = f"Waiting, place {event.position} in the queue"
+        elif isinstance(event, Started):
+            frame["notes"] = _notes(event)
         elif isinstance(event, Prefill):
             frame["state"] = f"Reading the text: {event.done:,} of {event.total:,} tokens"
         elif isinstance(event, Delta):
@@ -155,3 +157,13 @@ def _frame(batch: list[Event]) -> Body:
         elif isinstance(event, Failed):
             frame |= {"end": "error", "error": event.error.message, "state": ""}
     return frame
+
+
+def _notes(started: Started) -> list[str]:
+    """What the person is to know of this run: whatever was not taken as they wrote or set it."""
+    notes = []
+    if started.left_out:
+        notes.append(f"The text is longer than the context: its first {started.left_out:,} tokens were left out.")
+    if started.ignored:
+        notes.append(f"This model's loader does not know: {', '.join(started.ignored)}.")
+    return notes

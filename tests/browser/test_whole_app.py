@@ -208,6 +208,33 @@ def test_the_notebook_continues_undoes_and_survives_a_reload(open_app: Open) -> 
     assert page.get_by_label("Notebook page").input_value().endswith("The end. And more."), "not a typed word is lost"
 
 
+def test_the_notebook_says_what_it_left_out_and_what_the_loader_ignores(open_app: Open, app: RunningApp) -> None:
+    """A text longer than the context was cut without a word."""
+    app.load("demo", context=512)
+    try:
+        page = open_app()
+        open_panel(page)
+        page.locator("#preset input").click()
+        page.get_by_role("option", name="Creative").click()
+        page.get_by_label("Ignored by the loaded model's loader").wait_for()
+        page.locator("#parameters .toggle-button").click()
+        open_tab(page, "Notebook")
+        page.wait_for_function("window.notebookReady === true")
+        area = page.get_by_label("Notebook page")
+        page.get_by_role("button", name="New page").click()
+        area.fill("word " * 400)
+        area.press("Control+Enter")
+        wait_until(lambda: area.input_value().endswith("The end."), what="the continuation")
+        state = page.locator(".notebook .state")
+        wait_until(lambda: "a second" in state.inner_text(), what="the run's end")
+        assert re.search(r"The text is longer than the context: its first [\d,]+ tokens were left out\.", state.inner_text())
+        assert "loader does not know: " in state.inner_text() and "temperature" in state.inner_text()
+        page.get_by_role("button", name="New page").click()
+        wait_until(lambda: not state.inner_text(), what="an empty line for another page")
+    finally:
+        app.load("demo")
+
+
 def test_eight_tabs_stream_at_once(open_app: Open, app: RunningApp) -> None:
     """A browser opens six HTTP/1.1 connections to a host; a WebSocket each must leave them free."""
     app.load("demo", script="beat " * 4000, rate=40, slots=8)

@@ -209,7 +209,7 @@ function numbers(stats) {
 
 function leftOut(stats) {
   const lines = [];
-  if (stats.dropped) lines.push(h("span", { text: `The context is full: the oldest ${count(stats.dropped, "message")} were left out.` }));
+  if (stats.dropped) lines.push(h("span", { text: `The context is full: ${count(stats.dropped, "earlier message")} left out.` }));
   if (stats.ignored?.length) lines.push(h("span", { text: `This model's loader does not know: ${stats.ignored.join(", ")}.` }));
   return lines;
 }

@@ -21,11 +21,13 @@ class NotebookPage {
     this.newButton = textButton("New page", () => this.try(() => this.begin()));
     this.choice = h("select", { "aria-label": "Documents", onchange: () => this.try(() => this.open(this.choice.value)) });
     this.trashButton = textButton("Delete", () => this.try(() => this.trash()));
-    this.state = h("span", { class: "state", role: "status" });
+    this.state = h("span");
+    this.notes = h("span"); // what was left out of the run, or ignored in it
+    this.status = h("span", { class: "state", role: "status" }, this.state, this.notes);
     this.problem = h("div", { class: "notice error", role: "alert", hidden: true });
     this.element = h("section", { class: "notebook", "aria-label": "Notebook" },
       h("div", { class: "row bar" }, this.choice, this.newButton, this.trashButton), this.problem, this.area,
-      h("div", { class: "row bar" }, this.generateButton, this.undoButton, this.redoButton, this.state));
+      h("div", { class: "row bar" }, this.generateButton, this.undoButton, this.redoButton, this.status));
     addEventListener("pagehide", () => this.keepDraft());
     document.addEventListener("visibilitychange", () => document.hidden && this.try(() => this.save()));
   }
@@ -40,10 +42,16 @@ class NotebookPage {
   }
 
   show(found, { keepText = false } = {}) {
+    if (found?.id !== this.document?.id) this.forgetRun();
     this.document = found;
     if (!keepText) this.setText(found?.text ?? "");
     if (found?.run && found.run !== this.run) this.follow(found.run);
     this.draw();
+  }
+
+  forgetRun() {
+    this.state.textContent = "";
+    this.notes.replaceChildren();
   }
 
   setText(text) {
@@ -176,7 +184,10 @@ class NotebookPage {
   /** Append the run's text as it comes; after a lost connection go on from the event reached. */
   follow(run, offset = 0) {
     this.run = run;
-    if (!offset) this.setText(this.document.text);
+    if (!offset) {
+      this.forgetRun();
+      this.setText(this.document.text);
+    }
     const address = socketAddress(run, "", 0);
     address.pathname = address.pathname.replace("/ui-api/runs/", "/ui-api/notebook/runs/");
     address.searchParams.set("offset", offset);
@@ -186,6 +197,7 @@ class NotebookPage {
       offset = frame.offset;
       if (frame.text) this.append(frame.text);
       if (frame.state !== undefined) this.state.textContent = frame.state;
+      if (frame.notes) this.notes.replaceChildren(...frame.notes.map((text) => h("span", { text })));
       if (frame.error) this.complain(frame.error);
       if (frame.saved) this.ended();
     };
