@@ -100,7 +100,7 @@ class ChildTarget:
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         count = 0
 
-        def take(events: list[Any]) -> None:
+        def take(events: list[Any], at: float) -> None:
             nonlocal count
             found = [event for event in events if isinstance(event, Token)]
             failed = next((event for event in events if isinstance(event, RunFailed)), None)

@@ -73,7 +73,7 @@ async def ours(worker: WorkerClient, prompt: list[int], n_tokens: int, run: str)
     ended = asyncio.get_running_loop().create_future()
     came: list[float] = []
 
-    def sink(events: list[Any]) -> None:
+    def sink(events: list[Any], at: float) -> None:
         now = time.perf_counter()
         for event in events:
             if isinstance(event, Token):

@@ -107,7 +107,7 @@ FACTS = ModelFacts(
 
 @pytest.mark.parametrize("reply", [
     Progress(0.25, "Reading é"), Ready(FACTS), Ready(ModelFacts(context=1, vocab_size=1, slots=1)),
-    Answer(7, b"\x00\x01", (2, 3)), Answer(8, b"", ()), Events(()),
+    Answer(7, b"\x00\x01", (2, 3)), Answer(8, b"", ()), Events(()), Events((), 12345.678901),
 ])
 def test_replies_travel_exactly(reply: messages.Reply) -> None:
     assert back(reply) == reply
@@ -123,7 +123,7 @@ EVENTS = TOKENS | st.builds(Waiting, st.integers(1, 99)) | st.builds(Admitted, s
 
 @given(st.lists(st.tuples(st.text(max_size=4), st.lists(EVENTS, min_size=1, max_size=6)), max_size=4))
 def test_events_travel_exactly(runs: list[tuple[str, list[frames.WorkerEvent]]]) -> None:
-    assert back(Events(tuple(runs))) == Events(tuple(runs))
+    assert back(Events(tuple(runs), 0.25)) == Events(tuple(runs), 0.25)
 
 
 def test_a_plain_token_costs_little_more_than_its_text() -> None:

@@ -139,3 +139,20 @@ def test_order_within_a_run_is_kept(wire: Wire) -> None:
     for run in "ab":
         texts = [event.text for event in wire.events(run) if isinstance(event, Token)]
         assert [abs(int(text)) for text in texts] == list(range(50))
+
+
+def test_a_frame_tells_when_the_newest_of_it_happened(wire: Wire) -> None:
+    """A reply of seven tokens, 4 ms a step: the times of its first token and its end are exact, so its speed is too."""
+    for n in range(7):
+        wire.step(0.004, ("a", token(finish="stop" if n == 6 else None)))
+    stamps = [reply.at for _, reply in wire.sent if isinstance(reply, Events)]
+    assert stamps[0] == pytest.approx(100.004)
+    assert stamps[-1] == pytest.approx(100.028)
+
+
+def test_an_admission_is_stamped_with_its_own_time(wire: Wire) -> None:
+    wire.step(0.004, ("a", token()))
+    wire.now += 5
+    wire.outbox.put("b", Admitted(3))
+    wire.outbox.send_urgent()
+    assert wire.sent[-1][1] == Events((("b", [Admitted(3)]),), 105.004)

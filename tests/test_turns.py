@@ -19,9 +19,9 @@ from .test_chat import TAB, Desk
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 SCRIPT = {"script": "some words of a reply that goes on " * 3}
-# Twice and more what the starter model was trained for: what it writes there is odd, and what it evaluates is what counts here.
-SUBJECTS = [pytest.param("echo", "echo", SCRIPT, id="echo"), pytest.param("starter-Q8_0.gguf", "llama_cpp", {}, id="gguf"),
-            pytest.param("starter", "transformers_hf", {}, id="safetensors")]
+# One thread: they share a busy machine. Twice and more what the starter model was trained for: what it writes there is odd, and what it evaluates is what counts here.
+SUBJECTS = [pytest.param("echo", "echo", SCRIPT, id="echo"), pytest.param("starter-Q8_0.gguf", "llama_cpp", {"threads": 1}, id="gguf"),
+            pytest.param("starter", "transformers", {"threads": 1}, id="safetensors")]
 
 
 @asynccontextmanager

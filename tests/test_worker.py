@@ -37,9 +37,11 @@ class Reader:
 
     def __init__(self) -> None:
         self.batches: list[list[WorkerEvent]] = []
+        self.times: list[float] = []
 
-    def __call__(self, events: list[WorkerEvent]) -> None:
+    def __call__(self, events: list[WorkerEvent], at: float) -> None:
         self.batches.append(events)
+        self.times.append(at)
 
     @property
     def events(self) -> list[WorkerEvent]:
@@ -178,7 +180,7 @@ async def test_a_second_turn_evaluates_only_what_is_new(start: Start) -> None:
 async def test_a_reader_that_raises_ends_only_its_own_run(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     client = await start(script=SCRIPT)
 
-    def broken(events: list[WorkerEvent]) -> None:
+    def broken(events: list[WorkerEvent], at: float) -> None:
         raise ZeroDivisionError
 
     client.add("broken", [65], GenerationParams(), "", broken)

@@ -66,7 +66,7 @@ async def main():
     told = lambda f, w: print("loading", flush=True)
     client = await WorkerClient.start(loader="echo", path="", options=options, log_path=Path(sys.argv[1]), on_progress=told)
     if sys.argv[2] == "prefill":
-        client.add("r", [65] * 256, GenerationParams(), "", lambda events: print(events, flush=True))
+        client.add("r", [65] * 256, GenerationParams(), "", lambda events, at: print(events, flush=True))
     print("ready", flush=True)
     await asyncio.sleep(600)
 asyncio.run(main())

@@ -88,9 +88,6 @@ class Usage:
     cached_tokens: int
 
 
-SHORTEST_DECODE = 0.005  # seconds; tokens that arrive closer together than this waited in the same pipe
-
-
 @dataclass(frozen=True)
 class Timings:
     """Seconds. decode_seconds runs from the first token to the last; tokens per second is (completion - 1) over it."""
@@ -101,8 +98,8 @@ class Timings:
     reasoning_seconds: float | None = None
 
     def tokens_per_second(self, completion_tokens: int) -> float | None:
-        """Decode speed, or None where it cannot be told: fewer than two tokens, or all of them came in one piece."""
-        if completion_tokens < 2 or self.decode_seconds < SHORTEST_DECODE:
+        """Decode speed, or None where it cannot be told: fewer than two tokens, or two at the same moment."""
+        if completion_tokens < 2 or self.decode_seconds <= 0:
             return None
         return (completion_tokens - 1) / self.decode_seconds
 

@@ -21,6 +21,7 @@ class Generation:
 
     `stop_worker` tells the worker to forget the run: at a stop string or a cancel. `started` builds the Started event once the
     number of cached tokens is known. Deltas of one batch and channel are joined, so a reader's cost follows batches, not tokens.
+    Times between tokens are the worker's own; `clock` tells how long the run waited.
     """
 
     def __init__(self, run: Run, splitter: Splitter, *, n_prompt: int, started: Callable[[int], Started],
@@ -32,6 +33,7 @@ class Generation:
         self._stop_worker = stop_worker
         self._clock = clock
         self._asked = clock()
+        self._queued: float | None = None
         self._admitted: float | None = None
         self._first_token: float | None = None
         self._last_token: float | None = None
@@ -40,27 +42,27 @@ class Generation:
         self._cached = 0
         self._ids: list[int] = []
 
-    def receive(self, batch: Sequence[WorkerEvent]) -> None:
+    def receive(self, batch: Sequence[WorkerEvent], at: float) -> None:
         """The worker's sink; after the run's end it does nothing. A fault of ours ends the run with the text it has."""
         if self._run.done:
             return
         out: list[Event] = []
         try:
-            self._take(batch, out)
+            self._take(batch, at, out)
         except Exception as error:  # whatever it is, a run without an end would be waited for for ever
             log.exception("Run %s failed unexpectedly", self._run.id)
             self._stop_worker()
             out.append(Failed(unforeseen(error), self._usage()))
         self._run.publish(_joined(out))
 
-    def _take(self, batch: Sequence[WorkerEvent], out: list[Event]) -> None:
+    def _take(self, batch: Sequence[WorkerEvent], at: float, out: list[Event]) -> None:
         for item in batch:
             if isinstance(item, Token):
-                self._token(item, out)
+                self._token(item, at, out)
             elif isinstance(item, Prefilled):
                 out.append(Prefill(item.done, item.total))
             elif isinstance(item, Admitted):
-                self._admitted = self._clock()
+                self._queued, self._admitted = self._clock() - self._asked, at
                 self._cached = item.cached
                 out.append(self._started(item.cached))
             elif isinstance(item, Waiting):
@@ -82,17 +84,17 @@ class Generation:
         self._finish("cancelled", out)
         self._run.publish(_joined(out))
 
-    def _token(self, token: Token, out: list[Event]) -> None:
-        now = self._clock()
-        self._first_token = self._first_token or now
-        self._last_token = now
+    def _token(self, token: Token, at: float, out: list[Event]) -> None:
+        if self._first_token is None:
+            self._first_token = at
+        self._last_token = at
         self._ids.append(token.id)
         deltas = self._splitter.feed(token)
         out.extend(deltas)
         for delta in deltas:
             self._has_reasoning = self._has_reasoning or delta.channel == "reasoning"
             if delta.channel == "text" and self._reasoned is None:
-                self._reasoned = now
+                self._reasoned = at
         if self._splitter.stop_string:
             if token.finish is None:
                 self._stop_worker()
@@ -108,12 +110,11 @@ class Generation:
         return Usage(self._n_prompt, len(self._ids), self._cached)
 
     def _timings(self) -> Timings:
-        now = self._clock()
-        admitted = self._admitted if self._admitted is not None else now
-        first = self._first_token if self._first_token is not None else now
-        last = self._last_token if self._last_token is not None else first
-        reasoned = (self._reasoned or last) - first if self._has_reasoning else None
-        return Timings(admitted - self._asked, max(first - admitted, 0.0), last - first, reasoned)
+        if self._admitted is None or self._first_token is None or self._last_token is None:
+            return Timings(self._clock() - self._asked if self._queued is None else self._queued, 0.0, 0.0)
+        reasoned = (self._reasoned or self._last_token) - self._first_token if self._has_reasoning else None
+        return Timings(self._queued or 0.0, max(self._first_token - self._admitted, 0.0), self._last_token - self._first_token,
+                       reasoned)
 
 
 def unforeseen(error: Exception) -> AppError:

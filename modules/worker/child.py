@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import messages
-from .frames import FrameError, FrameReader
+from .delivery import Delivery
+from .frames import Frame, FrameError, FrameReader
 from .log import WorkerLog
 from .messages import Command, Reply
 
@@ -22,8 +23,8 @@ SECRETS = ("COLLOQUY_API_KEY",)
 class Child(asyncio.SubprocessProtocol):
     """One child process. Every method runs on the event loop.
 
-    `on_reply` gets each reply in order; `on_exit` is called once, after the last reply, with the exit code.
-    `ended` is set with it; the process is then reaped.
+    `on_reply` gets each reply in order, a few in each turn of the loop (see Delivery); `on_exit` is called once, after the last
+    reply, with the exit code. `ended` is set with it; the process is then reaped.
     """
 
     def __init__(self, log: WorkerLog, on_reply: Callable[[Reply], None], on_exit: Callable[[int], None]) -> None:
@@ -37,6 +38,7 @@ class Child(asyncio.SubprocessProtocol):
         self._open_pipes = {1, 2}
         self._transport: asyncio.SubprocessTransport | None = None
         self._commands: asyncio.WriteTransport | None = None
+        self.delivery = Delivery(self._deliver, self._set_reading, self._finish_if_quiet)
 
     @classmethod
     async def start(cls, log: WorkerLog, on_reply: Callable[[Reply], None], on_exit: Callable[[int], None]) -> Child:
@@ -82,11 +84,11 @@ class Child(asyncio.SubprocessProtocol):
         if self.nonsense:
             return
         try:
-            for frame in self._reader.feed(data):
-                self._on_reply(messages.decode_reply(frame))
+            frames = self._reader.feed(data)
         except FrameError as error:
-            self.nonsense = str(error)
-            self.kill()
+            self._refuse(error)
+        else:
+            self.delivery.put(frames)
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == 1 and self._exit_code is None:
@@ -97,11 +99,41 @@ class Child(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         assert self._transport is not None, "a process that ends was started"
         self._exit_code = self._transport.get_returncode() or 0
-        asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._finish)
+        asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._leave_pipes)
+        self.delivery.hurry()
+        self._finish_if_quiet()
+
+    # What happens with it
+
+    def _deliver(self, frame: Frame) -> None:
+        if self.nonsense:
+            return
+        try:
+            reply = messages.decode_reply(frame)
+        except FrameError as error:
+            self._refuse(error)
+        else:
+            self._on_reply(reply)
+
+    def _refuse(self, error: FrameError) -> None:
+        self.nonsense = str(error)
+        self.kill()
+
+    def _set_reading(self, is_wanted: bool) -> None:
+        assert self._transport is not None, "what is read comes from a process"
+        replies = self._transport.get_pipe_transport(1)
+        assert isinstance(replies, asyncio.ReadTransport), "standard output is a pipe"
+        if is_wanted:
+            replies.resume_reading()
+        else:
+            replies.pause_reading()
+
+    def _leave_pipes(self) -> None:
+        self._open_pipes.clear()
         self._finish_if_quiet()
 
     def _finish_if_quiet(self) -> None:
-        if self._exit_code is not None and not self._open_pipes:
+        if self._exit_code is not None and not self._open_pipes and self.delivery.is_idle:
             self._finish()
 
     def _finish(self) -> None:

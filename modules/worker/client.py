@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _log = logging.getLogger(__name__)
-Sink = Callable[[list[WorkerEvent]], None]
+# What happened to a run, and when the newest of it did, in seconds of the worker's monotonic clock (messages.Events).
+Sink = Callable[[list[WorkerEvent], float], None]
 CLOSE_SECONDS = 5.0  # what a loader may take to free everything
 KILL_SECONDS = 10.0  # a process that even a kill does not end hangs in a driver; nobody waits for it longer
 
@@ -94,12 +95,17 @@ class WorkerClient:
             self._send(Add(run, prompt, params, cache_key))
         except AppError as error:
             failed: list[WorkerEvent] = [RunFailed(error)]
-            asyncio.get_running_loop().call_soon(self._deliver, run, failed)
+            asyncio.get_running_loop().call_soon(self._deliver, run, failed, time.monotonic())
 
     def remove(self, run: str) -> None:
         """End a run early; nothing comes to its sink afterwards. Unknown and ended runs are ignored."""
         if self._sinks.pop(run, None) is not None and self._end is None:
             self._send(Remove(run))
+
+    def hold_back(self, run: str, is_behind: bool) -> None:
+        """While the run's readers are behind with work on this loop, take no more from the worker, for moments (see Delivery)."""
+        if self._child is not None:
+            (self._child.delivery.hold if is_behind else self._child.delivery.release)(run)
 
     # Questions, answered between steps
 
@@ -186,9 +192,9 @@ class WorkerClient:
 
     def _received(self, reply: Reply) -> None:
         match reply:
-            case Events(runs):
+            case Events(runs, at):
                 for run, events in runs:
-                    self._deliver(run, events)
+                    self._deliver(run, events, at)
             case Answer(id_):
                 answered = self._answers.get(id_)
                 if answered is not None and not answered.done():
@@ -203,7 +209,7 @@ class WorkerClient:
                 if not self._ready.done():
                     self._ready.set_exception(error)
 
-    def _deliver(self, run: str, events: list[WorkerEvent]) -> None:
+    def _deliver(self, run: str, events: list[WorkerEvent], at: float) -> None:
         sink = self._sinks.get(run)
         if sink is None:
             return  # removed while this was on its way
@@ -211,7 +217,7 @@ class WorkerClient:
         if isinstance(last, RunFailed) or getattr(last, "finish", None) is not None:
             del self._sinks[run]
         try:
-            sink(events)
+            sink(events, at)
         except Exception:  # noqa: BLE001 - a reader's fault ends its own run; the other runs' events come by this way too
             _log.exception("The reader of run %s failed; the run is stopped.", run)
             self.remove(run)
@@ -239,7 +245,7 @@ class WorkerClient:
             if not answered.done():
                 answered.set_exception(error)
         for run in list(self._sinks):
-            self._deliver(run, [RunFailed(error)])
+            self._deliver(run, [RunFailed(error)], time.monotonic())
 
 
 async def _spawn(log: WorkerLog, client: WorkerClient) -> Child:

@@ -74,9 +74,11 @@ class LoadError:
 
 @dataclass(frozen=True)
 class Events:
-    """What happened, in order within each run."""
+    """What happened, in order within each run. at: when the newest of it did, in seconds of the worker's monotonic clock: first
+    tokens and ends are sent at once, so the time between two of these is exact, however long they waited in the pipe."""
 
     runs: tuple[tuple[str, list[WorkerEvent]], ...]
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def encode(message: Command | Reply) -> bytes:
     """The message as one frame; raises FrameError where it is too large."""
     if isinstance(message, Events):
         runs = [[run, frames.events_to_json(events)] for run, events in message.runs]
-        return frames.encode_frame({"op": "events", "runs": runs})
+        return frames.encode_frame({"op": "events", "runs": runs, "at": message.at})
     header, raw = _header(message)
     return frames.encode_frame(header, raw)
 
@@ -152,7 +154,7 @@ def decode_reply(frame: Frame) -> Reply:
     try:
         match header["op"]:
             case "events":
-                return Events(tuple((run, frames.events_from_json(events)) for run, events in header["runs"]))
+                return Events(tuple((run, frames.events_from_json(events)) for run, events in header["runs"]), header["at"])
             case "answer":
                 error = error_from_json(header["error"]) if header["error"] else None
                 return Answer(header["id"], raw, tuple(header["shape"]), error)

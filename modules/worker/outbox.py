@@ -33,6 +33,7 @@ class Outbox:
         self._n_steps = 0
         self._is_urgent = False
         self._oldest = 0.0
+        self._newest = 0.0
         self._sent_at = 0.0
         self._started: set[str] = set()
         self._progress_at: dict[str, float] = {}
@@ -50,7 +51,9 @@ class Outbox:
                 self._is_urgent = True
             if event.finish is not None:
                 self._end(run)
-        elif isinstance(event, (Admitted, Waiting)):
+            return
+        self._newest = self._clock()
+        if isinstance(event, (Admitted, Waiting)):
             self._is_urgent = True
         elif isinstance(event, RunFailed):
             self._end(run)
@@ -66,7 +69,7 @@ class Outbox:
         if not self._n_pending:
             return
         self._n_steps += 1
-        now = self._clock()
+        now = self._newest = self._clock()
         if (self._is_urgent or self._n_pending >= MAX_EVENTS_PER_SEND or now - self._oldest + seconds > MAX_DELAY_SECONDS
                 or (self._n_steps >= STEPS_PER_SEND and now - self._sent_at >= SECONDS_BETWEEN_SENDS)):
             self.flush()
@@ -77,12 +80,12 @@ class Outbox:
             self.flush()
 
     def flush(self) -> None:
-        """Send everything pending as one frame."""
+        """Send everything pending as one frame, stamped with the time of the newest event in it."""
         if self._n_pending:
             pending, self._pending = self._pending, {}
             self._n_pending = 0
             self._sent_at = self._clock()
-            self._send(messages.encode(Events(tuple(pending.items()))))
+            self._send(messages.encode(Events(tuple(pending.items()), self._newest)))
         self._n_steps = 0
         self._is_urgent = False
 

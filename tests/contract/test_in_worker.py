@@ -26,7 +26,7 @@ class Heard:
         self._more = asyncio.Event()
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def __call__(self, events: list[WorkerEvent]) -> None:
+    def __call__(self, events: list[WorkerEvent], at: float) -> None:
         self.events += events
         self._more.set()
         last = events[-1]
