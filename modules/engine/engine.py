@@ -212,6 +212,7 @@ class Engine:
                                 started=lambda cached: self._started(run, held, prompt, cached),
                                 stop_worker=lambda: held.worker.remove(run.id))
         run.on_cancel = generation.cancel
+        run.on_lag = lambda is_behind: held.worker.hold_back(run.id, is_behind)
         key = f"{request.owner}/{request.cache_key}"
         held.worker.add(run.id, prompt.ids, params, key, generation.receive)
 

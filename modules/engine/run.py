@@ -29,6 +29,7 @@ class Run:
         self.events: list[Event] = []
         self.started_at = time.time()
         self.on_cancel: Callable[[], object] | None = None
+        self.on_lag: Callable[[bool], object] | None = None
         self._listener = listener
         self._parts: dict[str, list[str]] = {}
         self._waiting: set[asyncio.Future[None]] = set()
@@ -75,6 +76,15 @@ class Run:
         """Stop within one decode step or prefill chunk; a finished run ignores it."""
         if not self.done and self.on_cancel is not None:
             self.on_cancel()
+
+    def lag(self, is_behind: bool) -> None:
+        """Told by a reader whose own work on the text, such as drawing it, is too far behind, or is not any more.
+
+        The worker is then slowed down for moments: text that nobody could see yet is better still to come. Nobody may call it
+        because a person's browser or network is slow.
+        """
+        if self.on_lag is not None:
+            self.on_lag(is_behind)
 
     def fail(self, error: AppError, usage: Usage | None = None) -> None:
         """End the run by an error; the text so far stays valid."""
