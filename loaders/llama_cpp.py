@@ -149,55 +149,60 @@ class LlamaCpp:
         return n_cached
 
     def step(self) -> list[tuple[str, StepResult]]:
-        """One llama_decode for all decoding runs and at most one chunk of the oldest prompt that is not evaluated yet."""
+        """One llama_decode for all decoding runs and as many tokens of new prompts, the oldest first, as the pace allows."""
         results: list[tuple[str, StepResult]] = []
         if self._runs:
             is_unseen = not any(run.n_sampled for run in self._runs.values())
             self._cells.park(UNSEEN_PARK_BYTES if is_unseen else PARK_BYTES)
         started = time.perf_counter()
         while True:
-            decoding, filling, n_filled = self._fill_batch()
-            if not decoding and filling is None:
+            decoding, filling = self._fill_batch()
+            if not decoding and not filling:
                 return results
             code = self._open_context.decode()
             if not code:
                 break
-            results += self._failed(code, decoding, filling, n_filled)
-        if filling is not None:
-            results.append((filling.name, Prefilled(len(filling.seq.tokens), len(filling.prompt), filling.n_cached)))
+            results += self._failed(code, decoding, filling)
+        for run in filling:
+            results.append((run.name, Prefilled(len(run.seq.tokens), len(run.prompt), run.n_cached)))
         for run in decoding:
             if not run.n_sampled:
                 results.append((run.name, Prefilled(len(run.prompt), len(run.prompt), run.n_cached)))
             results.append((run.name, self._sample(run)))
         seconds = time.perf_counter() - started
-        if filling is None:
-            self._pace.decoded(len(decoding), seconds)
+        if filling:
+            self._pace.prefilled(len(decoding), sum(filling.values()), seconds)
         else:
-            self._pace.prefilled(len(decoding), seconds)
+            self._pace.decoded(len(decoding), seconds)
         return results
 
-    def _fill_batch(self) -> tuple[list[Run], Run | None, int]:
-        """The runs whose next token is in the batch, the run with a chunk in it, and the chunk's length."""
+    def _fill_batch(self) -> tuple[list[Run], dict[Run, int]]:
+        """The runs whose next token is in the batch, and those with a chunk of their prompt in it, with its length."""
         context, cells = self._open_context, self._cells
         context.begin()
         decoding: list[Run] = []
-        filling: Run | None = None
+        waiting: list[Run] = []
         for run in self._runs.values():
             if run.n_to_prefill:
-                filling = filling or run
+                waiting.append(run)
                 continue
             position = len(run.seq.tokens)
             cells.extend(run.seq, (run.next_token,))
             run.index = context.add(run.next_token, position, run.seq.id)
             decoding.append(run)
-        if filling is None:
-            return decoding, None, 0
-        done = len(filling.seq.tokens)
-        n = self._pace.chunk(len(decoding), filling.n_to_prefill)
-        ids = filling.prompt[done:done + n]
-        cells.extend(filling.seq, ids)
-        context.add_chunk(ids, done, filling.seq.id)
-        return decoding, filling, n
+        filling: dict[Run, int] = {}
+        left = self._pace.chunk(len(decoding), sum(run.n_to_prefill for run in waiting)) if waiting else 0
+        for run in waiting:
+            done = len(run.seq.tokens)
+            n = min(left, run.n_to_prefill)
+            if not n:
+                break
+            ids = run.prompt[done:done + n]
+            cells.extend(run.seq, ids)
+            context.add_chunk(ids, done, run.seq.id)
+            filling[run] = n
+            left -= n
+        return decoding, filling
 
     def _sample(self, run: Run) -> StepResult:
         try:
@@ -219,11 +224,11 @@ class LlamaCpp:
             self.remove(run.name)
         return result
 
-    def _failed(self, code: int, decoding: list[Run], filling: Run | None, n_filled: int) -> list[tuple[str, StepResult]]:
+    def _failed(self, code: int, decoding: list[Run], filling: dict[Run, int]) -> list[tuple[str, StepResult]]:
         """After llama_decode's code: make room and let the caller try again, or end the one run that came last, or all."""
-        runs = [*decoding, filling] if filling is not None else decoding
+        runs = [*decoding, *filling]
         for run in runs:
-            self._cells.undo(run.seq, n_filled if run is filling else 1)
+            self._cells.undo(run.seq, filling.get(run, 1))
         error: AppError
         if code == 1:
             if self._cells.evict_idle():

@@ -70,7 +70,7 @@ def prefill(pace: Pace, total: int, n_decoding: int) -> list[float]:
         n = pace.chunk(n_decoding, total - done)
         assert 1 <= n <= total - done
         took.append(seconds(n_decoding, n, done))
-        pace.prefilled(n_decoding, took[-1])
+        pace.prefilled(n_decoding, n, took[-1])
         done += n
     return took
 
@@ -93,7 +93,7 @@ def test_beside_streams_gaps_stay_within_three_of_their_pieces(speed: float, n_d
     while done < 4000:
         n = pace.chunk(n_decoding, 4000 - done)
         took.append(seconds(n_decoding, n, done) / speed)
-        pace.prefilled(n_decoding, took[-1])
+        pace.prefilled(n_decoding, n, took[-1])
         done += n
     assert max(took) <= 3 * piece_seconds(decode)
     aim = min(0.14, BESIDE_PIECES * piece_seconds(decode))
@@ -108,8 +108,7 @@ def test_rows_come_by_four_beside_others() -> None:
 def test_one_slow_step_is_forgotten() -> None:
     pace = Pace(2048, seconds(1, 0))
     prefill(pace, 2000, 0)
-    pace.chunk(0, 9000)
-    pace.prefilled(0, 30.0)
+    pace.prefilled(0, pace.chunk(0, 9000), 30.0)
     assert max(prefill(pace, 4000, 0)) <= 0.5
     pace.decoded(1, 5.0)
     assert max(prefill(pace, 1000, 1)[20:]) < 0.1
@@ -127,9 +126,19 @@ def test_pieces_of_a_prompt_stay_in_one_class_of_kernels(total: int, n_decoding:
     assert total < 2 or min(pieces) >= 2
 
 
+def test_short_prompts_raise_the_size_too() -> None:
+    """Prompts of 30 tokens alone: each fits into a step, and each shows that more would have fitted."""
+    pace = Pace(2048, seconds(1, 0))
+    before = pace.chunk(0, 5000)
+    for _ in range(4):
+        n = pace.chunk(0, 30)
+        pace.prefilled(0, n, seconds(0, n))
+    assert pace.chunk(0, 5000) > before
+
+
 def test_a_slow_machine_still_moves() -> None:
     pace = Pace(2048, 4.0)
     for _ in range(20):
         n = pace.chunk(0, 1000)
         assert n >= 2
-        pace.prefilled(0, 4.0 * n)
+        pace.prefilled(0, n, 4.0 * n)

@@ -19,9 +19,13 @@ from .test_chat import TAB, Desk
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 SCRIPT = {"script": "some words of a reply that goes on " * 3}
-# One thread: they share a busy machine. Twice and more what the starter model was trained for: what it writes there is odd, and what it evaluates is what counts here.
-SUBJECTS = [pytest.param("echo", "echo", SCRIPT, id="echo"), pytest.param("starter-Q8_0.gguf", "llama_cpp", {"threads": 1}, id="gguf"),
-            pytest.param("starter", "transformers", {"threads": 1}, id="safetensors")]
+# One thread, for they share a busy machine. What the starter model writes beyond the context it was trained for is odd; what it
+# evaluates is what counts here.
+SUBJECTS = [
+    pytest.param("echo", "echo", SCRIPT, id="echo"),
+    pytest.param("starter-Q8_0.gguf", "llama_cpp", {"threads": 1}, id="gguf"),
+    pytest.param("starter", "transformers", {"threads": 1}, id="safetensors"),
+]
 
 
 @asynccontextmanager
@@ -48,7 +52,7 @@ def evaluated(node: Node) -> int:
 @pytest.mark.parametrize(("name", "loader", "options"), SUBJECTS)
 async def test_fifty_turns_at_temperature_one_and_a_half_evaluate_what_is_new_and_one_more(
         tmp_path: Path, name: str, loader: str, options: dict[str, Any]) -> None:
-    """New is what the prompt grew by beyond the last prompt and what was sampled after it; the last sampled token is the one more."""
+    """New is what the prompt grew by beyond the last prompt and what was sampled after it; the one more is the last sampled token."""
     async with desk_of(tmp_path, name, loader, {**options, "context": 4096}) as desk:
         await desk.sessions.update(TAB, params={"max_tokens": 16, "temperature": 1.5})
         before: Node | None = None
