@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from modules.core.errors import BadRequest, Conflict, NotFound, TooLarge
+from modules.core.session import Session
 from modules.store import documents as documents_file
 from modules.store import sessions as sessions_file
 from modules.store.database import Store
-from modules.store.sessions import SessionRow
 
 
 @pytest.fixture
@@ -133,23 +133,23 @@ def test_another_owner_sees_and_changes_no_document(store: Store) -> None:
 
 def test_a_session_comes_back_and_the_latest_is_the_one_changed_last(store: Store) -> None:
     assert store.sessions.get("a") is None and store.sessions.latest() is None
-    a = SessionRow("a", conversation="c", head=3, character="Åsa", preset="p", params={"stop": ["x"]}, model="m",
+    a = Session("a", conversation="c", head=3, character="Åsa", preset="p", params={"stop": ["x"]}, model="m",
                    system_prompt="s", user_name="You", persona="me", document="d")
     store.sessions.save(a)
-    store.sessions.save(SessionRow("b"))
-    store.sessions.save(SessionRow("c", owner="ann"))
+    store.sessions.save(Session("b"))
+    store.sessions.save(Session("c", owner="ann"))
     assert (latest := store.sessions.latest()) and latest.id == "b"
     store.sessions.save(a)
     found = store.sessions.latest()
-    assert found and found.updated > 0 and SessionRow(**{**vars(found), "updated": 0.0}) == a
+    assert found and found.updated > 0 and Session(**{**vars(found), "updated": 0.0}) == a
     assert store.sessions.get("c") is None and store.sessions.get("c", "ann")
 
 
 def test_old_sessions_are_forgotten_beyond_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions_file, "KEPT", 3)
-    store.sessions.save(SessionRow("other", owner="ann"))
+    store.sessions.save(Session("other", owner="ann"))
     for n in range(6):
-        store.sessions.save(SessionRow(str(n)))
+        store.sessions.save(Session(str(n)))
     assert [n for n in range(6) if store.sessions.get(str(n))] == [3, 4, 5] and store.sessions.get("other", "ann")
 
 

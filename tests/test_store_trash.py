@@ -9,9 +9,9 @@ import pytest
 
 from modules.core.character import Character
 from modules.core.messages import Message, ReasoningPart, TextPart, message
+from modules.core.session import Session
 from modules.store import migrate, search
 from modules.store.database import Store
-from modules.store.sessions import SessionRow
 
 # Characters that occur nowhere else and share no first bytes: the index holds trigrams, each without what it shares with
 # the one before, so that of each at least the last two characters can be seen in the file.
@@ -40,7 +40,7 @@ def fill(store: Store) -> str:
     store.journal.open("live", {"node": streaming.id, "conversation": chat.id}).append(words)
     store.journal.open("other", {"conversation": chat.id}).append(words)
     store.journal.flush()
-    store.sessions.save(SessionRow("tab", conversation=chat.id, head=under, system_prompt=words))
+    store.sessions.save(Session("tab", conversation=chat.id, head=under, system_prompt=words))
     return chat.id
 
 

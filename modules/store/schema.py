@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-LOCAL = "local"
+from ..core.session import LOCAL as LOCAL
 
 metadata = sa.MetaData(naming_convention={
     "pk": "pk_%(table_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s"})

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
 
+from ..core.session import LOCAL, Session
 from .connection import Database
-from .schema import LOCAL, sessions
+from .schema import sessions
 
 KEPT = 1000
-
-
-@dataclass(frozen=True)
-class SessionRow:
-    """One tab's state. conversation and document are "" where none is open, and may name one that was purged since."""
-
-    id: str
-    owner: str = LOCAL
-    conversation: str = ""
-    head: int | None = None
-    character: str = ""
-    preset: str = ""
-    params: dict[str, Any] = field(default_factory=dict)
-    model: str = ""
-    system_prompt: str = ""
-    user_name: str = ""
-    persona: str = ""
-    document: str = ""
-    updated: float = 0.0
 
 
 class SessionTable:
@@ -41,20 +23,20 @@ class SessionTable:
         self._database = database
         self._now = clock
 
-    def get(self, id: str, owner: str = LOCAL) -> SessionRow | None:
+    def get(self, id: str, owner: str = LOCAL) -> Session | None:
         """The session, or None where this owner has none of that id."""
         with self._database.read() as connection:
             row = connection.execute(select(sessions).where(sessions.c.id == id, sessions.c.owner == owner)).one_or_none()
         return _session(row) if row else None
 
-    def latest(self, owner: str = LOCAL) -> SessionRow | None:
+    def latest(self, owner: str = LOCAL) -> Session | None:
         """The session changed last, or None where there is none."""
         newest = select(sessions).where(sessions.c.owner == owner).order_by(sessions.c.updated.desc(), sessions.c.id).limit(1)
         with self._database.read() as connection:
             row = connection.execute(newest).one_or_none()
         return _session(row) if row else None
 
-    def save(self, session: SessionRow) -> None:
+    def save(self, session: Session) -> None:
         """Write the state as of now. With a new session the owner's oldest beyond KEPT are forgotten."""
         values = {**asdict(session), "updated": self._now()}
         owned = sessions.c.owner == session.owner
@@ -68,5 +50,5 @@ class SessionTable:
                 connection.execute(delete(sessions).where(sessions.c.id.in_(gone)))
 
 
-def _session(row: Row[Any]) -> SessionRow:
-    return SessionRow(**row._mapping)
+def _session(row: Row[Any]) -> Session:
+    return Session(**row._mapping)
