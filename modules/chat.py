@@ -82,6 +82,12 @@ class ChatService:
     def origin(self, run: str) -> Node | None:
         return self._replies.origin(run)
 
+    def at_risk(self, run: str) -> str:
+        return self._replies.at_risk(run)
+
+    async def unsaved(self, node: int) -> str:
+        return await self._replies.unsaved(node)
+
     # Actions
 
     async def send(self, session: str, text: str, *, conversation: str, under: int | None) -> Turn:

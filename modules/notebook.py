@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .core.errors import BadRequest, NotFound
+from .core.errors import AppError, BadRequest, NotFound
 from .core.events import Delta, Event, Failed, Finished, Request
 from .engine import Engine, Run
 from .sessions import Session, Sessions
@@ -55,6 +55,8 @@ class Notebook:
         self._instance = instance
         self._live: dict[str, str] = {}
         self._unsaved: dict[str, _Ending] = {}
+        self._reasons: dict[str, str] = {}  # why, for each of the unsaved
+        self._writers: dict[str, JournalWriter] = {}  # by live run
         self._savings: set[asyncio.Task[None]] = set()
         self._retries: set[asyncio.Task[None]] = set()
         self._is_closing = asyncio.Event()
@@ -73,6 +75,15 @@ class Notebook:
     def live_run(self, document: str) -> str:
         """The run that is writing to this document now, or ""."""
         return self._live.get(document, "")
+
+    def at_risk(self, run: str) -> str:
+        """Why what a live run has written is not safe on disk, "" where it is or there is no such run."""
+        writer = self._writers.get(run)
+        return f"Not safe on disk yet, because {writer.error}" if writer is not None and writer.error else ""
+
+    def unsaved(self, document: str) -> str:
+        """Why what the last run wrote is not saved yet, "" where it is."""
+        return self._reasons.get(document, "") if document in self._unsaved else ""
 
     async def create(self, session: str, text: str = "") -> Document:
         made = await asyncio.to_thread(self._documents.create, title=_title(text), text=text)
@@ -111,13 +122,14 @@ class Notebook:
         model = state.model if any(held.name == state.model for held in self._engine.models) else ""
         self._engine.held(model)
         header = {"document": saved.id, "base": saved.version, "owner": LOCAL, "instance": self._instance}
-        writer = await asyncio.to_thread(self._store.journal.open, run_id, header)
+        writer = self._writers[run_id] = await asyncio.to_thread(self._store.journal.open, run_id, header)
 
         def listener(run: Run, events: Sequence[Event]) -> None:
             for event in events:
                 if isinstance(event, Delta):
                     writer.append(event.text, "text", [token.id for token in event.tokens])
             if isinstance(events[-1], (Finished, Failed)):
+                self._writers.pop(run.id, None)
                 self._keep(_Ending(saved, run.id, saved.text + run.text(), writer))
 
         request = Request(state.generation_params(), text=saved.text, model=model, owner=LOCAL, cache_key=f"document {saved.id}",
@@ -125,6 +137,7 @@ class Notebook:
         try:
             self._engine.start(request, listener=listener, run_id=run_id)
         except BaseException:
+            self._writers.pop(run_id, None)
             await asyncio.to_thread(writer.close, delete=True)
             raise
         return Continuation(saved, run_id)
@@ -199,7 +212,11 @@ class Notebook:
         except Exception as error:
             log.error("The document %s could not be saved (%s); its text is in the journal, and saving is tried again", base.id,
                       error, exc_info=base.id not in self._unsaved)
+            reason = error.message if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
+            words = f"What was written is not saved yet: {reason} Saving is tried again every {RETRY_SECONDS:g} seconds."
+            self._reasons[base.id] = words
             return False
+        self._reasons.pop(base.id, None)
         await asyncio.to_thread(ending.writer.close, delete=True)
         return True
 

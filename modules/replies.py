@@ -38,7 +38,7 @@ class Replies:
 
     While a reply streams its row says so and its text goes to the journal; when it ends the row is finished and only then the
     journal is removed, so at any moment of a crash the text is in one of them. A row that cannot be written is tried again
-    until it can; meanwhile `as_written` gives its node as it should be, with the reason.
+    until it can; meanwhile `as_written` gives its node as it is to be, with the reason as its stats' "unsaved".
     """
 
     def __init__(self, engine: Engine, store: Store, instance: str) -> None:
@@ -48,6 +48,8 @@ class Replies:
         self._instance = instance
         self._origins: dict[str, Node] = {}
         self._unsaved: dict[int, Node] = {}
+        self._writers: dict[str, JournalWriter] = {}  # by live run
+        self._endings: dict[int, asyncio.Task[None]] = {}  # first tries to save, by node
         self._savings: set[asyncio.Task[Any]] = set()
         self._retries: set[asyncio.Task[None]] = set()
         self._is_closing = asyncio.Event()
@@ -55,6 +57,19 @@ class Replies:
     def origin(self, run: str) -> Node | None:
         """The node a live or just ended run writes to, as it was at the start."""
         return self._origins.get(run)
+
+    def at_risk(self, run: str) -> str:
+        """Why what a live run has written is not safe on disk, "" where it is or there is no such run."""
+        writer = self._writers.get(run)
+        return f"Not safe on disk yet, because {writer.error}" if writer is not None and writer.error else ""
+
+    async def unsaved(self, node: int) -> str:
+        """Why an ended reply's row is not written yet, "" where it is. Waits for its first try, at most RETRY_SECONDS."""
+        ending = self._endings.get(node)
+        if ending is not None and not (await asyncio.wait({ending}, timeout=RETRY_SECONDS))[0]:
+            return "This reply is not saved yet: the disk is slow to answer."
+        waiting = self._unsaved.get(node)
+        return str(waiting.stats["unsaved"]) if waiting is not None else ""
 
     def as_written(self, tree: Conversation) -> Conversation:
         """The conversation with the replies whose rows could not be written yet as they are."""
@@ -92,16 +107,19 @@ class Replies:
         def listener(run: Run, events: Sequence[Event]) -> None:
             stream.take(events)
             if isinstance(events[-1], (Finished, Failed)):
-                task = asyncio.create_task(self._save(stream, events[-1]), name=f"save {run.id}")
+                self._writers.pop(run.id, None)
+                task = self._endings[node.id] = asyncio.create_task(self._save(stream, events[-1]), name=f"save {run.id}")
                 self._savings.add(task)
                 task.add_done_callback(self._savings.discard)
+                task.add_done_callback(lambda _: self._endings.pop(node.id))
 
         try:
             request = self._request(state, path, opening, going_on)
             header = {"node": node.id, "conversation": node.conversation, "instance": self._instance}
-            stream.writer = await asyncio.to_thread(self._journal.open, run_id, header)
+            stream.writer = self._writers[run_id] = await asyncio.to_thread(self._journal.open, run_id, header)
             self._engine.start(request, listener=listener, run_id=run_id)
         except AppError as error:
+            self._writers.pop(run_id, None)
             return Reply(await self._finish(stream, "failed", "error", (), {"error": error.message, "code": error.code}), "")
         return Reply(node, run_id)
 
@@ -164,7 +182,9 @@ class Replies:
                       exc_info=node.id not in self._unsaved)
             reason = error.message if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
             words = f"This reply is not saved yet: {reason} Saving is tried again every {RETRY_SECONDS:g} seconds."
-            self._unsaved[node.id] = replace(node, status="failed", stats={**node.stats, "error": words, "code": "unsaved"})
+            if writer is not None and not writer.error:
+                words += " Until then its text is in the journal on disk."
+            self._unsaved[node.id] = replace(node, stats={**node.stats, "unsaved": words})
             return False
         self._unsaved.pop(node.id, None)
         if writer is not None:

@@ -53,6 +53,8 @@ class FakeChats:
         self.sessions: dict[str, tuple[str, int | None]] = {}
         self._ids = itertools.count(1)
         self.refuse = ""  # a sentence with which `send` fails
+        self.risk = ""  # what `at_risk` answers of every run
+        self.reason = ""  # what `unsaved` answers of every reply
 
     def add(self, chat: str, parent: int | None, role: str, text: str, **facts: object) -> Node:
         node = Node(next(self._ids), chat, parent, message(role, text), created=time.time(), **facts)  # type: ignore[arg-type]
@@ -176,6 +178,12 @@ class FakeChats:
 
     def origin(self, run: str) -> Node | None:
         return next((node for node in self.nodes.values() if node.run == run), None)
+
+    def at_risk(self, run: str) -> str:
+        return self.risk
+
+    async def unsaved(self, node: int) -> str:
+        return self.reason
 
 
 @dataclass

@@ -18,6 +18,7 @@ from modules.ui import live as live_module
 from modules.ui.blocks import render_message
 from modules.ui.live import LiveRun, LiveRuns
 
+from .fake_chats import FakeChats
 from .fake_run import FakeRun, FakeRuns
 
 TEXT = "# Title\n\nA *b* c 😀.\n\n```python\nx = 1\n```\n\n- one\n- two\n\nLast [l] words.\n\n[l]: http://x.example\n"
@@ -172,6 +173,25 @@ async def test_the_states_of_a_run_are_told_in_order(run: FakeRun) -> None:
     assert page.blocks["reasoning"] == ["<p>hm</p>\n"] and page.blocks["text"] == ["<p>so</p>\n"]
 
 
+async def test_a_disk_that_fails_is_told_while_the_reply_streams_and_when_it_works_again(
+        run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a reload told it; also while no text comes, as during a long prompt."""
+    monkeypatch.setattr(live_module, "LOOK_SECONDS", 0.01)
+    disk = [""]
+    live = LiveRun(run, None, at_risk=lambda: disk[0])
+    page = Page()
+    reading = asyncio.create_task(page.read(live))
+    for said, reason in (("a", ""), ("", "the disk is full"), ("b", "the disk is full"), ("", ""), ("", "it is full again")):
+        disk[0] = reason
+        if said:
+            run.say(said)
+        while page.status.get("at_risk", "") != reason or not page.status.get("tokens"):
+            await asyncio.sleep(0.002)
+    run.finish()
+    await reading
+    assert "at_risk" not in page.status, "after the end it is asked whether the row is written"
+
+
 async def test_a_failed_run_keeps_its_text_and_says_why(run: FakeRun) -> None:
     run.say("half a")
     failed = Failed(WorkerDied("The model's process was killed by SIGKILL; load it again."), Usage(1, 2, 0))
@@ -251,7 +271,7 @@ async def test_a_text_that_breaks_the_parser_is_shown_plain(run: FakeRun, monkey
 async def test_live_runs_are_shared_and_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "KEPT_SECONDS", 0.0)
     run = FakeRun()
-    runs = LiveRuns(FakeRuns({"run1": run}), lambda _: None)
+    runs = LiveRuns(FakeRuns({"run1": run}), FakeChats())
     live = runs.get("run1")
     assert runs.get("run1") is live
     run.finish()

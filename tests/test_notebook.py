@@ -68,11 +68,13 @@ async def test_a_continuation_that_cannot_be_saved_is_shown_and_saved_later(
         await until(lambda: not d.notebook.live_run(document.id))
         shown = await d.notebook.shown(TAB)
         assert shown is not None and shown.text == "Once upon a time."
+        assert "not saved yet" in d.notebook.unsaved(document.id)
         if goes_on:
             newer = await d.notebook.save(document.id, "Once upon a time. I add this.", base=shown.version)
             assert newer.text == "Once upon a time. I add this."
         await until(lambda: not list((tmp_path / "data" / "journal").glob("*.journal")))
         final = d.store.documents.get(document.id).text
+        assert d.notebook.unsaved(document.id) == ""
         assert final == ("Once upon a time. I add this." if goes_on else "Once upon a time.")
 
 

@@ -56,7 +56,7 @@ class JournalWriter:
     def __init__(self, path: Path, run: str, closed: Callable[[JournalWriter], None]) -> None:
         self.path = path
         self.run = run
-        self.error = ""          # why the last write failed; the text is kept and written when the disk allows
+        self.error = ""          # why the last write failed, as half a sentence; the text is written when the disk allows
         self._pending: deque[tuple[Channel, str, tuple[int, ...]]] = deque()
         self._unwritten = b""
         self._lock = threading.Lock()
@@ -106,7 +106,7 @@ class JournalWriter:
         except OSError as error:
             if not self.error:
                 logger.error("The reply in flight cannot be written to %s: %s", self.path, error)
-            self.error = f"The reply is not being saved while it streams ({error.strerror}); free some disk space."
+            self.error = f"the journal cannot be written ({error.strerror}); free some disk space."
 
 
 class Journal:

@@ -13,12 +13,13 @@ from ..core.conversation import Node
 from ..core.events import Delta
 from .blocks import LiveBlocks, diff
 from .progress import Frame, Progress
-from .services import Run, Runs
+from .services import Chats, Run, Runs
 
 log = logging.getLogger(__name__)
 
 LOOP_SECONDS = 0.005  # a render that took longer than this goes to a thread the next time
 STATUS_SECONDS = 0.5  # how often the running count of tokens is sent
+LOOK_SECONDS = 1.0  # how often it is looked whether the text is safe on disk while no text comes
 KEPT_SECONDS = 60.0  # how long the pages of an ended run stay at hand
 CHANNELS = ("reasoning", "text", "tool")
 COUNTERS = {"tokens": 0, "speed": 0, "seconds": 0}
@@ -49,14 +50,16 @@ class LiveRun:
     """The drawn state of one run. On the event loop; long renders go to a thread, one at a time.
 
     It draws only while somebody reads. `version` grows with every change; a reader that reconnects names the `epoch` and version
-    that it has and gets the difference; without them it gets all.
+    that it has and gets the difference; without them it gets all. at_risk: as services.Chats has it, for this run.
     """
 
-    def __init__(self, run: Run, origin: Node | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, run: Run, origin: Node | None, *, at_risk: Callable[[], str] = lambda: "",
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self.epoch = secrets.token_hex(4)
         self.version = 0
         self.ended = False
         self._run = run
+        self._at_risk = at_risk
         self._clock = clock
         self._channels = {name: _Channel() for name in CHANNELS}
         self._progress = Progress(clock)
@@ -72,6 +75,7 @@ class LiveRun:
             self._put("text", origin.message.text)
             self._put("reasoning", origin.message.reasoning)
         self.listening = asyncio.create_task(self._listen(), name=f"listen {run.id}")
+        self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
         self._painting = asyncio.create_task(self._paint(), name=f"paint {run.id}")
         self._painting.add_done_callback(_report)
 
@@ -105,6 +109,7 @@ class LiveRun:
     def close(self) -> None:
         """End its tasks, unless somebody still reads: then they end with the run."""
         if not self._readers:
+            self._looking.cancel()
             self.listening.cancel()
             self._painting.cancel()
 
@@ -137,6 +142,13 @@ class LiveRun:
         if text:
             self._channels[channel].waiting.append(text)
             self._fed.set()
+
+    def _look(self) -> None:
+        """Have it told when the disk begins to fail, or works again, while no text comes."""
+        if self._progress.end is None:
+            if self._at_risk() != self._status.get("at_risk", ""):
+                self._fed.set()
+            self._looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     # --- the readers' side
 
@@ -185,6 +197,8 @@ class LiveRun:
 
     def _publish(self, *, is_over: bool) -> None:
         status = self._progress.status(is_over=is_over)
+        if not is_over and (risk := self._at_risk()):
+            status["at_risk"] = risk
         is_news = status | COUNTERS != self._status | COUNTERS
         is_due = self._clock() - self._status_at >= STATUS_SECONDS and status != self._status
         is_drawn = any(channel.live.blocks != channel.blocks for channel in self._channels.values())
@@ -209,16 +223,17 @@ def _report(task: asyncio.Task[None]) -> None:
 class LiveRuns:
     """The live runs by id, made when the first reader comes. On the event loop."""
 
-    def __init__(self, runs: Runs, origin: Callable[[str], Node | None]) -> None:
+    def __init__(self, runs: Runs, chats: Chats) -> None:
         self._runs = runs
-        self._origin = origin
+        self._chats = chats
         self._live: dict[str, LiveRun] = {}
 
     def get(self, run_id: str) -> LiveRun:
         """Raises NotFound for a run that is unknown, or over since more than a minute."""
         live = self._live.get(run_id)
         if live is None:
-            live = self._live[run_id] = LiveRun(self._runs.run(run_id), self._origin(run_id))
+            live = self._live[run_id] = LiveRun(
+                self._runs.run(run_id), self._chats.origin(run_id), at_risk=lambda: self._chats.at_risk(run_id))
             live.listening.add_done_callback(lambda task: self._let_go(run_id, task))
         return live
 

@@ -33,6 +33,7 @@ def notebook_routes(notebook: Notebook, engine: Engine) -> list[BaseRoute]:
         "rename": api.rename, "trash": api.trash, "restore": api.restore}
     return [
         Route("/ui-api/notebook/shown", endpoint(api.shown), methods=["GET"]),
+        Route("/ui-api/notebook/unsaved", endpoint(api.unsaved), methods=["GET"]),
         Route("/ui-api/notebook/documents", endpoint(api.documents), methods=["GET"]),
         *(Route(f"/ui-api/notebook/{name}", endpoint(handler), methods=["POST"]) for name, handler in posts.items()),
         WebSocketRoute("/ui-api/notebook/runs/{run}", api.follow),
@@ -49,6 +50,11 @@ class _NotebookApi:
     async def shown(self, request: Request) -> Body:
         document = await self._notebook.shown(session_of(request))
         return self._body(document) if document else {"document": None}
+
+    async def unsaved(self, request: Request) -> Body:
+        """Whether the last run's text is on disk: the page asks while it is not."""
+        session_of(request)
+        return {"reason": self._notebook.unsaved(request.query_params.get("document", ""))}
 
     async def documents(self, request: Request) -> Body:
         session_of(request)
@@ -105,7 +111,7 @@ class _NotebookApi:
     def _body(self, document: Document) -> Body:
         return {"document": {"id": document.id, "title": document.title, "text": document.text, "version": document.version,
                              "can_undo": document.can_undo, "can_redo": document.can_redo,
-                             "run": self._notebook.live_run(document.id)}}
+                             "run": self._notebook.live_run(document.id), "unsaved": self._notebook.unsaved(document.id)}}
 
     async def follow(self, socket: WebSocket) -> None:
         """Sends the run's text from event `offset` on, as `{"offset", "text", ...}`, until it has ended and is saved."""
@@ -124,11 +130,15 @@ class _NotebookApi:
         await asyncio.gather(sending, leaving, return_exceptions=True)
 
     async def _send(self, socket: WebSocket, run_id: str, offset: int) -> None:
+        risk = ""
         try:
             async with aclosing(self._engine.run(run_id).follow(offset)) as batches:
                 async for batch in batches:
                     offset += len(batch)
-                    await socket.send_json({"offset": offset, **_frame(batch)})
+                    frame = {"offset": offset, **_frame(batch)}
+                    if risk != (risk := self._notebook.at_risk(run_id)):
+                        frame["at_risk"] = risk
+                    await socket.send_json(frame)
                     if not isinstance(batch[-1], (Finished, Failed)):
                         await asyncio.sleep(SEND_SECONDS)
             await self._notebook.settle()

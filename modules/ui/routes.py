@@ -35,7 +35,7 @@ def ui_routes(services: Services) -> list[BaseRoute]:
         "send": api.send, "regenerate": api.regenerate, "continue": api.go_on, "edit": api.edit, "choose": api.choose,
         "delete": api.delete, "undelete": api.undelete, "stop": api.stop, "new": api.new, "open": api.open,
         "rename": api.rename, "trash": api.trash, "restore": api.restore, "purge": api.purge}
-    gets: dict[str, Handler] = {"view": api.view, "text": api.text, "chats": api.chats}
+    gets: dict[str, Handler] = {"view": api.view, "text": api.text, "unsaved": api.unsaved, "chats": api.chats}
     return [
         *(Route(f"/ui-api/{name}", endpoint(handler), methods=["GET"]) for name, handler in gets.items()),
         *(Route(f"/ui-api/{name}", endpoint(handler), methods=["POST"]) for name, handler in posts.items()),
@@ -51,7 +51,7 @@ class _ChatApi:
         self._chats = chats
         self._runs = runs
         self._texts = RenderedTexts()
-        self._live = LiveRuns(runs, chats.origin)
+        self._live = LiveRuns(runs, chats)
 
     # What is shown
 
@@ -73,6 +73,11 @@ class _ChatApi:
             run = self._runs.run(node.run)
             text += "".join(e.text for e in run.events if isinstance(e, Delta) and e.channel == "text")
         return {"text": text}
+
+    async def unsaved(self, request: Request) -> Body:
+        """Whether an ended reply is on disk: the page asks once after each, and goes on asking while it is not."""
+        session_of(request)
+        return {"reason": await self._chats.unsaved(whole_number(request.query_params.get("node"), "node"))}
 
     async def chats(self, request: Request) -> Body:
         session_of(request)

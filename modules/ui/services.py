@@ -120,6 +120,12 @@ class Chats(Protocol):
     def origin(self, run: str) -> Node | None:
         """The node a run writes to, as it was at the start (its text is what the run goes on from); None if unknown."""
 
+    def at_risk(self, run: str) -> str:
+        """Why what a live run has written is not safe on disk, as a sentence; "" where it is. Asked about 15 times a second."""
+
+    async def unsaved(self, node: int) -> str:
+        """Why a reply that has ended is not saved yet, as a sentence; "" where it is."""
+
 
 class Run(Protocol):
     """A run as its readers need it; modules.engine.run.Run is one. events is append-only; touched on the event loop only."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from modules.core.events import Started
 from tests.fake_chats import FakeChats
 from tests.probes import PROBES
 
@@ -143,24 +142,6 @@ def test_older_messages_come_on_scrolling_up_without_a_jump(open_page: Open, ser
     assert -310 < top < -250, "what was 300 pixels above the window's top still is, but for the line that said there is more"
     page.locator(".messages").evaluate("e => { e.scrollTop = 0; }")
     page.wait_for_function("document.querySelectorAll('.message').length === 130")
-
-
-def test_what_the_context_left_out_and_the_loader_ignored_is_said_under_the_reply(
-        open_page: Open, server: Server, chats: FakeChats) -> None:
-    page = open_page()
-    send(page, "Hello")
-    run = live_run(chats)
-    server.call(run.publish, Started(run.id, "m", "echo", 90, 0, 4096, 1, dropped=3, ignored=("top_k",)))
-    server.call(run.say, "Well")
-    state = page.locator(".message.assistant .state")
-    told = "The context is full: 3 earlier messages left out.", "This model's loader does not know: top_k."
-    wait_for_text(page, ".message.live .state", told[0])
-    server.call(chats.finish, run)
-    page.wait_for_selector(".message.assistant:not(.live)")
-    assert all(line in state.inner_text() for line in told), "it stays after the end"
-    page.reload()
-    wait_for_text(page, ".message.assistant .state", told[0])
-    assert told[1] in state.inner_text()
 
 
 def test_swipes_edits_branches_and_undo(open_page: Open, server: Server, chats: FakeChats) -> None:

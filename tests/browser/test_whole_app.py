@@ -127,9 +127,9 @@ def test_a_greeting_is_listed_once_there_are_words_of_ones_own_sent_or_not(open_
     new_chat(page)
     row.wait_for()
     row.locator(".chat").click()
-    wait_until(lambda: page.get_by_role("textbox", name="Message", exact=True).input_value() == "half a thought", what="the draft")
-    page.keyboard.press("Control+End")
-    page.get_by_role("textbox", name="Message", exact=True).press("Enter")
+    box = page.get_by_role("textbox", name="Message", exact=True)
+    wait_until(lambda: box.input_value() == "half a thought", what="the draft")
+    box.press("Enter")
     page.get_by_text("The end.").wait_for()
     row.get_by_text("half a thought").wait_for()
 
@@ -206,6 +206,44 @@ def test_the_notebook_continues_undoes_and_survives_a_reload(open_app: Open) -> 
     open_tab(page, "Notebook")
     page.wait_for_function("window.notebookReady === true")
     assert page.get_by_label("Notebook page").input_value().endswith("The end. And more."), "not a typed word is lost"
+
+
+def test_words_typed_while_a_new_notebook_page_is_on_its_way_stay(open_app: Open) -> None:
+    """The answer put its empty page over what had been typed meanwhile."""
+    page = open_app()
+    open_tab(page, "Notebook")
+    page.wait_for_function("window.notebookReady === true")
+    page.evaluate("""() => { const real = window.fetch; window.fetch = async (url, options) => {
+        const answer = await real(url, options);
+        if (String(url).includes("/notebook/new")) await new Promise((go) => setTimeout(go, 300));
+        return answer; }; }""")
+    page.get_by_role("button", name="New page").click()
+    area = page.get_by_label("Notebook page")
+    area.fill("Once")
+    area.press("Control+Enter")
+    wait_until(lambda: area.input_value().endswith("The end."), what="the continuation")
+    assert area.input_value().startswith("Once")
+
+
+def test_the_notebook_says_that_its_text_is_not_saved_until_it_is(open_app: Open) -> None:
+    reason = "What was written is not saved yet: the disk is full."
+
+    def full_disk(route: Any) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        body["document"]["unsaved"] = reason
+        route.fulfill(response=answer, json=body)
+
+    page = open_app()
+    open_tab(page, "Notebook")
+    page.wait_for_function("window.notebookReady === true")
+    page.route("**/ui-api/notebook/shown", full_disk)
+    page.get_by_role("button", name="New page").click()
+    page.get_by_label("Notebook page").fill("Once")
+    page.get_by_label("Notebook page").press("Control+Enter")
+    warning = page.locator(".notebook .warning")
+    wait_until(lambda: warning.inner_text() == reason, what="the warning")
+    wait_until(lambda: warning.inner_text() == "", what="its end")
 
 
 def test_the_notebook_says_what_it_left_out_and_what_the_loader_ignores(open_app: Open, app: RunningApp) -> None:

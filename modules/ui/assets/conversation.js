@@ -7,6 +7,8 @@ import { announce, attempt, offerUndo } from "./notices.js";
 import { Scroll } from "./scroll.js";
 import { Stream } from "./stream.js";
 
+const SAVING_PAUSE = 3000; // milliseconds between two questions whether a reply is on disk
+
 export class Conversation extends EventTarget {
   constructor() {
     super();
@@ -76,7 +78,10 @@ export class Conversation extends EventTarget {
     this.views.push(...views);
     this.list.append(...views.map((view) => view.element));
     measureOnce(views);
-    for (const view of views) if (view.isLive) this.followRun(view);
+    for (const view of views) {
+      if (view.isLive) this.followRun(view);
+      if (view.facts.stats.unsaved) this.watchSaving(view);
+    }
     this.changed();
     if (wasOther || keep < 0) this.scroll.follow(true);
     this.scroll.afterChange();
@@ -138,7 +143,30 @@ export class Conversation extends EventTarget {
     this.lostRuns = 0;
     this.changed();
     announce({ failed: "The reply failed.", stopped: "Reply stopped." }[view.facts.status] ?? "Reply finished.");
+    this.watchSaving(view);
+  }
+
+  /** Ask whether an ended reply is on disk and say under it why not, until it is. */
+  async watchSaving(view) {
+    let reason = view.facts.stats.unsaved ?? "";
+    do {
+      if (reason) await new Promise((go) => setTimeout(go, SAVING_PAUSE));
+      const before = reason;
+      reason = await this.unsavedReason(view);
+      view.setUnsaved(reason);
+      if (reason && !before) announce(reason);
+      this.scroll.afterChange();
+    } while (reason && this.views.includes(view));
     this.dispatchEvent(new Event("saved"));
+  }
+
+  async unsavedReason(view) {
+    try {
+      return (await get("unsaved", { node: view.facts.id })).reason;
+    } catch (error) {
+      console.warn(error);
+      return "The server does not say whether this reply is saved; it is asked again every few seconds.";
+    }
   }
 
   /** The server does not know the run (any more): what was saved is the truth. */

@@ -85,12 +85,12 @@ export class MessageView {
   }
 
   progress(status) {
-    const notes = leftOut(status);
+    const notes = [...warning(status.at_risk), ...leftOut(status)];
     switch (status.state) {
       case "queued":
-        return [h("span", { text: status.position > 1 ? `Waiting: number ${status.position} in line` : "Waiting: next in line" })];
+        return [h("span", { text: status.position > 1 ? `Waiting: number ${status.position} in line` : "Waiting: next in line" }), ...notes];
       case "starting":
-        return [h("span", { text: "Starting…" })];
+        return [h("span", { text: "Starting…" }), ...notes];
       case "prefill": {
         const share = status.total ? Math.round(100 * status.done / status.total) : 0;
         return [h("label", {}, `Reading the prompt, ${share} % `, h("progress", { max: 100, value: share })), ...notes];
@@ -128,7 +128,14 @@ export class MessageView {
     }
     const hasText = this.body.childElementCount > 0;
     if (lines.length && hasText) lines.push(textButton("Continue", () => this.actions.continue(this)));
-    this.state.replaceChildren(...lines, ...leftOut(stats));
+    this.state.replaceChildren(...warning(stats.unsaved), ...lines, ...leftOut(stats));
+  }
+
+  /** Say under the ended reply why it is not on disk; "" once it is. */
+  setUnsaved(reason) {
+    if (reason === (this.facts.stats.unsaved ?? "")) return;
+    this.facts.stats.unsaved = reason;
+    this.drawEnd();
   }
 
   drawButtons() {
@@ -205,6 +212,10 @@ function numbers(stats) {
     parts.push(`${used.toLocaleString()} of ${stats.context.toLocaleString()} context`);
   }
   return parts.join(" · ");
+}
+
+function warning(text) {
+  return text ? [h("p", { class: "warning", text })] : [];
 }
 
 function leftOut(stats) {

@@ -5,12 +5,15 @@ import { h, stylesheet, textButton } from "./dom.js";
 
 const SAVE_PAUSE = 700; // milliseconds after the last key
 const RETRY = 1000;
+const SAVING_PAUSE = 3000; // between two questions whether what was written is on disk
 const DRAFT = "colloquy-notebook-draft";
 
 class NotebookPage {
   constructor() {
     this.document = null;
     this.run = "";
+    this.isChanging = false; // another text is on its way
+    this.saving = null;
     this.area = h("textarea", { class: "page", "aria-label": "Notebook page", dir: "auto", spellcheck: "true",
       placeholder: "Write the beginning of something, then press Generate.", maxlength: 4000000 });
     this.area.addEventListener("input", () => this.typed());
@@ -18,12 +21,13 @@ class NotebookPage {
     this.generateButton = h("button", { type: "button", class: "plain primary generate", onclick: () => this.generateOrStop() });
     this.undoButton = textButton("Undo", () => this.step("undo"));
     this.redoButton = textButton("Redo", () => this.step("redo"));
-    this.newButton = textButton("New page", () => this.try(() => this.begin()));
-    this.choice = h("select", { "aria-label": "Documents", onchange: () => this.try(() => this.open(this.choice.value)) });
-    this.trashButton = textButton("Delete", () => this.try(() => this.trash()));
+    this.newButton = textButton("New page", () => this.change(() => this.begin()));
+    this.choice = h("select", { "aria-label": "Documents", onchange: () => this.change(() => this.open(this.choice.value)) });
+    this.trashButton = textButton("Delete", () => this.change(() => this.trash()));
     this.state = h("span");
     this.notes = h("span"); // what was left out of the run, or ignored in it
-    this.status = h("span", { class: "state", role: "status" }, this.state, this.notes);
+    this.disk = h("span", { class: "warning" });
+    this.status = h("span", { class: "state", role: "status" }, this.state, this.disk, this.notes);
     this.problem = h("div", { class: "notice error", role: "alert", hidden: true });
     this.element = h("section", { class: "notebook", "aria-label": "Notebook" },
       h("div", { class: "row bar" }, this.choice, this.newButton, this.trashButton), this.problem, this.area,
@@ -44,6 +48,7 @@ class NotebookPage {
   show(found, { keepText = false } = {}) {
     if (found?.id !== this.document?.id) this.forgetRun();
     this.document = found;
+    this.watchSaving(found?.unsaved ?? "");
     if (!keepText) this.setText(found?.text ?? "");
     if (found?.run && found.run !== this.run) this.follow(found.run);
     this.draw();
@@ -52,6 +57,22 @@ class NotebookPage {
   forgetRun() {
     this.state.textContent = "";
     this.notes.replaceChildren();
+  }
+
+  /** Say why what the last run wrote is not on disk, and ask until it is. */
+  watchSaving(reason) {
+    clearTimeout(this.savingTimer);
+    this.disk.textContent = reason;
+    if (!reason) return;
+    const document = this.document.id;
+    this.savingTimer = setTimeout(async () => {
+      try {
+        reason = (await get("notebook/unsaved", { document })).reason;
+      } catch (error) {
+        console.warn(error); // the line stays, and it is asked again
+      }
+      if (this.document?.id === document && !this.run) this.watchSaving(reason);
+    }, SAVING_PAUSE);
   }
 
   setText(text) {
@@ -63,10 +84,12 @@ class NotebookPage {
     this.generateButton.textContent = writes ? "Stop" : "Generate";
     this.generateButton.title = writes ? "Escape" : "Ctrl+Enter";
     this.generateButton.classList.toggle("stop", writes);
-    this.area.readOnly = writes;
-    this.undoButton.disabled = writes || !this.document?.can_undo;
-    this.redoButton.disabled = writes || !this.document?.can_redo;
-    this.trashButton.disabled = !this.document;
+    this.area.readOnly = writes || this.isChanging;
+    this.undoButton.disabled = writes || this.isChanging || !this.document?.can_undo;
+    this.redoButton.disabled = writes || this.isChanging || !this.document?.can_redo;
+    this.trashButton.disabled = this.isChanging || !this.document;
+    this.newButton.disabled = this.choice.disabled = this.isChanging;
+    this.generateButton.disabled = this.isChanging && !writes;
   }
 
   async list() {
@@ -98,21 +121,26 @@ class NotebookPage {
   /** Save what is typed as a version; the answer's text is not put back, since typing may have gone on. */
   async save() {
     clearTimeout(this.timer);
+    while (this.saving) await this.saving.catch(() => {}); // whoever began it says why it failed
     const text = this.area.value;
-    if (this.run || this.saving || text === (this.document?.text ?? "")) return;
-    this.saving = true;
+    if (this.run || text === (this.document?.text ?? "")) return;
+    this.saving = this.saveText(text);
     try {
-      const answer = this.document
-        ? await post("notebook/save", { document: this.document.id, text, base: this.document.version })
-        : await post("notebook/new", { text });
-      const isNew = !this.document || answer.document.title !== this.document.title;
-      this.show(answer.document, { keepText: true });
-      if (this.area.value === text) localStorage.removeItem(DRAFT);
-      else this.typed();
-      if (isNew) await this.list();
+      await this.saving;
     } finally {
-      this.saving = false;
+      this.saving = null;
     }
+  }
+
+  async saveText(text) {
+    const answer = this.document
+      ? await post("notebook/save", { document: this.document.id, text, base: this.document.version })
+      : await post("notebook/new", { text });
+    const isNew = !this.document || answer.document.title !== this.document.title;
+    this.show(answer.document, { keepText: true });
+    if (this.area.value === text) localStorage.removeItem(DRAFT);
+    else this.typed();
+    if (isNew) await this.list();
   }
 
   /** What is typed but not saved survives a reload, a crash and a server that is gone. */
@@ -134,7 +162,7 @@ class NotebookPage {
   }
 
   async step(name) {
-    await this.try(async () => {
+    await this.change(async () => {
       await this.save();
       this.show((await post(`notebook/${name}`, { document: this.document.id })).document);
     });
@@ -159,7 +187,7 @@ class NotebookPage {
     await post("notebook/trash", { document: gone.id });
     this.show(null);
     await this.list();
-    this.complain(`“${gone.title || "Untitled"}” is in the trash.`, textButton("Undo", () => this.try(async () => {
+    this.complain(`“${gone.title || "Untitled"}” is in the trash.`, textButton("Undo", () => this.change(async () => {
       await post("notebook/restore", { document: gone.id });
       this.problem.hidden = true;
       await this.open(gone.id);
@@ -168,9 +196,9 @@ class NotebookPage {
 
   // The model
 
-  async generateOrStop() {
-    await this.try(async () => {
-      if (this.run) return post("stop", { run: this.run });
+  generateOrStop() {
+    if (this.run) return this.try(() => post("stop", { run: this.run }));
+    return this.change(async () => {
       if (!this.document) await this.save();
       if (!this.document) throw new Error("The page is empty; write a few words to continue from.");
       const text = this.area.value;
@@ -198,6 +226,7 @@ class NotebookPage {
       if (frame.text) this.append(frame.text);
       if (frame.state !== undefined) this.state.textContent = frame.state;
       if (frame.notes) this.notes.replaceChildren(...frame.notes.map((text) => h("span", { text })));
+      if (frame.at_risk !== undefined) this.disk.textContent = frame.at_risk;
       if (frame.error) this.complain(frame.error);
       if (frame.saved) this.ended();
     };
@@ -225,7 +254,17 @@ class NotebookPage {
     this.draw();
   }
 
-  // Errors
+  // One after the other, and errors
+
+  /** Do what shows another text, one at a time; nobody types meanwhile, since those words would go with the old text. */
+  async change(work) {
+    if (this.isChanging) return;
+    this.isChanging = true;
+    this.draw();
+    await this.try(work);
+    this.isChanging = false;
+    this.draw();
+  }
 
   async try(work) {
     try {
