@@ -62,15 +62,18 @@ class Notebook:
         self._is_closing = asyncio.Event()
 
     async def shown(self, session: str) -> Document | None:
-        """The document this session has open, None where it has none or it is gone."""
+        """The document this session has open, None where it has none, or it is in the trash or gone."""
         state = await self._sessions.get(session)
         if not state.document:
             return None
         try:
-            return self._as_written(await asyncio.to_thread(self._documents.get, state.document, state.owner))
+            found = await asyncio.to_thread(self._documents.get, state.document, state.owner)
         except NotFound:
+            found = None
+        if found is None or found.trashed_at is not None:
             await self._sessions.update(session, document="")
             return None
+        return self._as_written(found)
 
     def live_run(self, document: str) -> str:
         """The run that is writing to this document now, or ""."""

@@ -43,6 +43,17 @@ async def test_a_document_trashed_while_it_is_written_to_has_the_text_when_it_co
             assert not list((tmp_path / "data" / "journal").glob("*.journal"))
 
 
+async def test_a_document_in_the_trash_is_shown_to_nobody(tmp_path: Path) -> None:
+    """After a reload, and in every new tab, it stood there again, and took no word."""
+    async with desk(tmp_path) as d:
+        document = await d.notebook.create(TAB, "Once")
+        await d.notebook.trash(document.id)
+        assert await d.notebook.shown(TAB) is None
+        await d.notebook.restore(document.id)
+        await d.notebook.open(TAB, document.id)
+        assert await d.notebook.shown(TAB) is not None
+
+
 async def test_the_text_is_saved_also_where_no_model_can_continue_it(tmp_path: Path) -> None:
     async with desk(tmp_path) as d:
         document = await d.notebook.create(TAB, "Once")

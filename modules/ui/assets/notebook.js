@@ -183,6 +183,7 @@ class NotebookPage {
   }
 
   async trash() {
+    await this.save();
     const gone = this.document;
     await post("notebook/trash", { document: gone.id });
     this.show(null);
