@@ -39,12 +39,13 @@ SERVER, API, BENCH = "llama-server", "our /v1/completions", "llama-bench"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: tokens of one reply, rounds, the tokens of the long prompt; and on how many threads."""
+    """How much is measured: tokens of one reply, rounds, the tokens of the long prompt; on how many threads; one table or both."""
 
     n_tokens: int
     rounds: int
     long_prompt: int
     threads: int
+    only: str = ""
 
 
 async def measure(shape: str, size: Size, programs: dict[str, Path] | None, *, api_url: str, has_app: bool) -> bool:
@@ -64,10 +65,13 @@ async def measure(shape: str, size: Size, programs: dict[str, Path] | None, *, a
             found.append(await stack.enter_async_context(targets.app(path, options)))
         for target in found:  # touch every page, and let the pace settle
             await target.write(prompt(), 16)
-        alone, together = await in_turns(found, size, programs, path)
-        met = [table(shape, "one stream", alone, BARS.get((shape, 1))),
-               table(shape, f"{STREAMS} streams together", together, BARS.get((shape, STREAMS)))]
-        met += [await gap(target, size, is_ours=target.name != SERVER) for target in found]
+        met = []
+        if size.only != "gap":
+            alone, together = await in_turns(found, size, programs, path)
+            met += [table(shape, "one stream", alone, BARS.get((shape, 1))),
+                    table(shape, f"{STREAMS} streams together", together, BARS.get((shape, STREAMS)))]
+        if size.only != "speed":
+            met += [await gap(target, size, is_ours=target.name != SERVER) for target in found]
     return all(met)
 
 
@@ -151,14 +155,15 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--api", default="", metavar="URL", help="a running Colloquy with the model, instead of starting one")
+    parser.add_argument("--only", default="", choices=["speed", "gap"], help="only the rates, or only the gaps beside a prompt")
     parser.add_argument("--no-app", action="store_true", help="leave our HTTP API out")
     parser.add_argument("--threads", type=int, default=cores(), help="default: one a physical core")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a killed benchmark ends what it started
     if chosen.short:
-        size, shapes, programs = Size(24, 2, 400, chosen.threads), ["tiny"], find_programs()
+        size, shapes, programs = Size(24, 2, 400, chosen.threads, chosen.only), ["tiny"], find_programs()
     else:
-        size, shapes, programs = Size(chosen.tokens, chosen.rounds, 4000, chosen.threads), chosen.shapes, build_programs()
+        size, shapes, programs = Size(chosen.tokens, chosen.rounds, 4000, chosen.threads, chosen.only), chosen.shapes, build_programs()
 
     met = [asyncio.run(measure(shape, size, programs, api_url=chosen.api, has_app=not chosen.no_app)) for shape in shapes]
     return 0 if all(met) or chosen.short else 1

@@ -34,7 +34,8 @@ from .llama_cpp_parts.vocabulary import Vocabulary
 if TYPE_CHECKING:
     import numpy as np
 
-# What may be copied out of the context between two steps: little where somebody sees the pause (64 MiB take about 20 ms).
+# What may be copied out of the context between two steps: little where somebody sees the pause (64 MiB take about 20 ms), one
+# sequence of any usual size where nobody does.
 PARK_BYTES, UNSEEN_PARK_BYTES = 64 << 20, 4 << 30
 FEATURES = frozenset({"tokenize", "logits", "score", "embed", "grammar", "logprobs", "prefix_reuse", "batching"})
 
@@ -153,7 +154,7 @@ class LlamaCpp:
         results: list[tuple[str, StepResult]] = []
         if self._runs:
             is_unseen = not any(run.n_sampled for run in self._runs.values())
-            self._cells.park(UNSEEN_PARK_BYTES if is_unseen else PARK_BYTES)
+            self._cells.park(UNSEEN_PARK_BYTES if is_unseen else PARK_BYTES, PARK_BYTES)
         started = time.perf_counter()
         while True:
             decoding, filling = self._fill_batch()

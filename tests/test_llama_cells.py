@@ -175,9 +175,9 @@ def test_a_parked_chat_frees_its_cells_and_is_found_again() -> None:
     cells, memory = make(total=1024, parking_bytes=10_000)
     prompt = list(range(600))
     play(cells, memory, prompt, "chat", [])
-    cells.park(100)
+    cells.park(100, 10_000)
     assert cells.n_free == 424, "600 bytes are more than the 100 that may be moved now"
-    cells.park(10_000)
+    cells.park(10_000, 10_000)
     assert cells.n_free == 1024
     seq, cached = cells.admit([*prompt[:500], 7], "chat", 5)
     assert cached == 500 and seq.tokens == memory.held[seq.id] == prompt[:500]
@@ -187,23 +187,37 @@ def test_a_parked_chat_frees_its_cells_and_is_found_again() -> None:
 
 def test_little_is_not_worth_parking() -> None:
     cells, memory = make(parking_bytes=10_000)
-    play(cells, memory, [1] * 500, "chat", [])
-    cells.park(10_000)
-    assert cells.n_free == 1024 - 500
+    play(cells, memory, [1] * 60, "chat", [])
+    cells.park(10_000, 10_000)
+    assert cells.n_free == 1024 - 60
+
+
+def test_several_chats_are_parked_at_once_while_that_takes_little() -> None:
+    """A byte a token here: three of 200 bytes within 450 together make two."""
+    cells, memory = make(total=2048, parking_bytes=10_000)
+    running = [cells.admit([n] * 200, str(n), 1)[0] for n in range(3)]
+    for n, seq in enumerate(running):
+        cells.extend(seq, [n] * 200)
+        memory.held[seq.id] = list(seq.tokens)
+        cells.release(seq)
+    cells.park(10_000, 450)
+    assert cells.n_free == 2048 - 200
+    cells.park(10_000, 450)
+    assert cells.n_free == 2048
 
 
 def test_parked_chats_leave_in_turn_when_the_parking_is_full() -> None:
     cells, memory = make(total=2048, parking_bytes=1300)
     for n in range(3):
         play(cells, memory, [n] * 600, str(n), [])
-        cells.park(10_000)
+        cells.park(10_000, 10_000)
     assert [cells.admit([n] * 601, str(n), 1)[1] for n in range(3)] == [0, 600, 600]
 
 
 def test_a_parked_chat_without_room_stays_where_it_is() -> None:
     cells, memory = make(total=1024, parking_bytes=10_000)
     play(cells, memory, [1] * 600, "chat", [])
-    cells.park(10_000)
+    cells.park(10_000, 10_000)
     running, _ = cells.admit([2] * 400, "a", 100)
     short, cached = cells.admit([1] * 50, "chat", 1)
     assert cached == 0
@@ -215,7 +229,7 @@ def test_a_parked_chat_without_room_stays_where_it_is() -> None:
 def test_a_state_that_cannot_be_put_back_costs_a_recomputation_only() -> None:
     cells, memory = make(parking_bytes=10_000)
     play(cells, memory, [1] * 600, "chat", [])
-    cells.park(10_000)
+    cells.park(10_000, 10_000)
     memory.can_restore = False
     assert cells.admit([1] * 601, "chat", 1)[1] == 0 and cells.n_free == 1024
 
@@ -257,7 +271,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(largest=st.sampled_from([0, 300, 5000]))
     def park(self, largest: int) -> None:
-        self.cells.park(largest)
+        self.cells.park(largest, largest)
 
     @precondition(lambda self: self.runs)
     @rule(which=st.integers(0, 99))

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 # What an unlimited run is promised at admission, and the least it takes when it grows.
 LEAST_SHARE = 256
 # Fewer idle tokens than these, together, are not worth a move.
-LEAST_IDLE = 512
+LEAST_IDLE = 64
 
 
 class Memory(Protocol):
@@ -172,21 +172,28 @@ class Cells:
             self.cut(seq, 0)
         return bool(idle)
 
-    def park(self, largest: int) -> None:
-        """Move one idle prefix of at most `largest` bytes out of the cells, where all of them hold enough to matter.
+    def park(self, largest: int, together: int) -> None:
+        """Move idle prefixes out of the cells, where all of them hold enough to matter: the one longest unused of at most `largest`
+        bytes, and others while no more than `together` bytes are moved.
 
-        Attention passes over idle cells too: on two cores 1,000 of them cost a decode step about 6 %.
+        Attention passes over idle cells too, and new ones come to lie behind them: on two cores 512 idle cells took 16 % of a
+        125 M model's decode steps with its 12 KV heads.
         """
         idle = [seq for seq in self._seqs if not seq.is_running and seq.tokens]
         if not self._parking_bytes or sum(len(seq.tokens) for seq in idle) < LEAST_IDLE:
             return
+        moved = 0
         for seq in sorted(idle, key=lambda s: s.used):
             if largest <= seq.unmoved:
                 continue
-            if self._memory.state_size(seq.id) <= largest:
-                self._is_moved_out(seq)
+            size = self._memory.state_size(seq.id)
+            if size > largest:
+                seq.unmoved = largest
+            elif moved and moved + size > together:
                 return
-            seq.unmoved = largest
+            else:
+                self._is_moved_out(seq)
+                moved += size
 
     def _is_moved_out(self, seq: Seq) -> bool:
         """Park this idle prefix; False, and it stays, where it is larger than all the parking."""
