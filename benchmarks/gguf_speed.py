@@ -39,7 +39,7 @@ SERVER, API, BENCH = "llama-server", "our /v1/completions", "llama-bench"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: tokens of one reply, rounds, the tokens of the long prompt; on how many threads; one table or both."""
+    """How much is measured: tokens of one reply, rounds, tokens of the long prompt; on how many threads; one table or both."""
 
     n_tokens: int
     rounds: int
@@ -161,9 +161,11 @@ def main() -> int:
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a killed benchmark ends what it started
     if chosen.short:
-        size, shapes, programs = Size(24, 2, 400, chosen.threads, chosen.only), ["tiny"], find_programs()
+        shapes, programs = ["tiny"], find_programs()
+        size = Size(24, 2, 400, chosen.threads, chosen.only)
     else:
-        size, shapes, programs = Size(chosen.tokens, chosen.rounds, 4000, chosen.threads, chosen.only), chosen.shapes, build_programs()
+        shapes, programs = chosen.shapes, build_programs()
+        size = Size(chosen.tokens, chosen.rounds, 4000, chosen.threads, chosen.only)
 
     met = [asyncio.run(measure(shape, size, programs, api_url=chosen.api, has_app=not chosen.no_app)) for shape in shapes]
     return 0 if all(met) or chosen.short else 1
