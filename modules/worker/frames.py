@@ -11,6 +11,7 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..core.errors import error_from_json
@@ -189,7 +190,7 @@ def events_from_json(items: Sequence[Any]) -> list[WorkerEvent]:
 
 def _event_from_json(item: list[Any]) -> WorkerEvent:
     if len(item) == 2 and not isinstance(item[0], str):
-        return Token(item[0], item[1])
+        return _plain_token(item[0], item[1])
     if not isinstance(item[0], str):
         id_, text, logprob, top, finish = item
         return Token(id_, text, logprob, tuple(tuple(entry) for entry in top), finish)
@@ -199,6 +200,12 @@ def _event_from_json(item: list[Any]) -> WorkerEvent:
     if item[0] == "failed":
         return RunFailed(error_from_json(item[1]))
     raise ValueError(f"unknown kind {item[0]!r}")
+
+
+@lru_cache(maxsize=2**15)
+def _plain_token(id_: int, text: str) -> Token:
+    """One and the same token wherever it occurs: text is made of few different ones, and whoever keeps a reply keeps these."""
+    return Token(id_, text)
 
 
 _KINDS: dict[str, type[Waiting] | type[Admitted] | type[Prefilled]] = {
