@@ -13,7 +13,7 @@ from typing import Any
 from modules.assembly import Services, make_services
 from modules.core.errors import AppError
 from modules.instance import AlreadyRunning
-from modules.setup import prepare_process, take_place
+from modules.setup import prepare_process, spare_what_stays, take_place
 
 ROOT = Path(__file__).resolve().parent
 MAX_WS_MESSAGE, STOP_SECONDS = 1 << 16, 10  # bytes, for pages only listen; for requests under way once replies are stopped
@@ -31,6 +31,7 @@ def make_app(services: Services, *, key: str = "", started: Callable[[], None] =
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
         await services.open()
+        spare_what_stays()
         started()
         try:
             yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import secrets
 import signal
@@ -48,6 +49,15 @@ def prepare_process() -> None:
     logging.getLogger("colloquy").setLevel(logging.INFO)
     # uvicorn stops in order at a signal and then raises it once more; our own last lines must still run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
+def spare_what_stays() -> None:
+    """Let Python's search for garbage pass over everything that exists now; to be called once, when the app has been made.
+
+    Half a million objects of the libraries and the page live as long as the process; each full search looked at them again, with
+    everything else standing still: 300 to 560 ms in the middle of long replies, on two cores.
+    """
+    gc.freeze()
 
 
 def take_place(argv: Sequence[str], environ: Mapping[str, str]) -> Place:
