@@ -14,6 +14,7 @@ class FakeRun:
     def __init__(self, id: str = "run1") -> None:
         self.id = id
         self.events: list[Event] = []
+        self.lags: list[bool] = []
         self._news = asyncio.Event()
 
     @property
@@ -30,6 +31,9 @@ class FakeRun:
 
     def finish(self, reason: str = "stop") -> None:
         self.publish(Finished(reason, Usage(7, 3, 0), Timings(0.0, 0.1, 0.5)))  # type: ignore[arg-type]
+
+    def lag(self, is_behind: bool) -> None:
+        self.lags.append(is_behind)
 
     async def follow(self, offset: int = 0) -> AsyncIterator[list[Event]]:
         while True:

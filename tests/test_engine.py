@@ -56,6 +56,27 @@ async def _read_from(run: Run, offset: int) -> list[object]:
     return [event async for batch in run.follow(offset) for event in batch]
 
 
+async def test_a_reader_that_is_behind_slows_the_worker_until_it_has_caught_up_or_the_run_is_over(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.worker.delivery.LONGEST_HOLD", 600)
+    async with echo_engine(tmp_path, script="word " * 400, rate=1000) as engine:
+        run = engine.start(say("Go", max_tokens=0))
+        await until(lambda: any(isinstance(e, Delta) for e in run.events))
+        run.lag(True)
+        seen = len(run.events)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.tokenize("behind what waits"), 0.2)
+        assert len(run.events) == seen and not run.done
+        run.lag(False)
+        await run.wait()
+        assert run.text() == "word " * 400
+        stopped = engine.start(say("Go", max_tokens=0))
+        await until(lambda: any(isinstance(e, Delta) for e in stopped.events))
+        stopped.lag(True)
+        stopped.cancel()
+        await engine.start(say("Go", max_tokens=0)).wait()
+
+
 async def test_stop_ends_the_run_and_keeps_its_text(tmp_path: Path) -> None:
     async with echo_engine(tmp_path, script="abc " * 5000, rate=500) as engine:
         run = engine.start(say("Go", max_tokens=0))

@@ -256,6 +256,51 @@ async def test_long_renders_leave_the_loop_free(run: FakeRun, monkeypatch: pytes
     assert threads and threading.get_ident() not in threads
 
 
+async def test_the_worker_is_asked_to_wait_while_more_text_came_than_was_drawn(run: FakeRun) -> None:
+    live = LiveRun(run, None)
+    page = Page()
+    reading = asyncio.create_task(page.read(live))
+    await asyncio.sleep(0)
+    run.say("word " * (live_module.MAX_UNDRAWN // 5))
+    await asyncio.sleep(0)
+    assert not run.lags, "so much is drawn in time"
+    for _ in range(3):
+        run.say("word " * live_module.MAX_UNDRAWN)
+    async with asyncio.timeout(20):
+        while run.lags != [True, False]:
+            await asyncio.sleep(0.01)
+    assert live.version, "it goes on when readers can see the text"
+    run.finish()
+    await reading
+    assert run.lags == [True, False]
+
+
+async def test_no_worker_waits_for_readers_that_are_slow_or_gone(run: FakeRun) -> None:
+    """The text is drawn on the server whether or not a page takes what was drawn, and not at all when nobody is there."""
+    live = LiveRun(run, None)
+    for _ in range(3):
+        run.say("word " * live_module.MAX_UNDRAWN)
+        await asyncio.sleep(0)
+    assert not run.lags, "nobody is there"
+    stream = live.follow()
+    await anext(stream)  # a page that takes one frame and then no more
+    async with asyncio.timeout(20):
+        while not live.version:
+            await asyncio.sleep(0.01)
+    for _ in range(3):
+        run.say("word " * live_module.MAX_UNDRAWN)
+        version = live.version
+        async with asyncio.timeout(20):
+            while live.version == version or run.lags[-1]:
+                await asyncio.sleep(0.01)
+    assert run.lags == [True, False] * 3
+    run.say("word " * live_module.MAX_UNDRAWN)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await stream.aclose()
+    assert not run.lags[-1], "nobody is there any more"
+
+
 async def test_a_text_that_breaks_the_parser_is_shown_plain(run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any) -> Any:
         raise RecursionError("too deep")

@@ -19,6 +19,7 @@ from modules.core.errors import AppError, BadRequest, Cancelled, LoadFailed, Out
 from modules.core.loader import Prefilled, RunFailed, Token
 from modules.core.params import GenerationParams
 from modules.worker.client import WorkerClient
+from modules.worker.delivery import TURN_SECONDS
 from modules.worker.frames import MAX_HEADER, Admitted, Waiting, WorkerEvent
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,6 +109,48 @@ async def test_at_full_speed_the_parent_is_woken_seldom(start: Start) -> None:
     await until(lambda: reader.is_over, "the end")
     assert len(reader.tokens) > 20_000
     assert len(reader.batches) < len(reader.tokens) / 20
+
+
+async def test_a_full_pipe_leaves_the_loop_its_turns(start: Start) -> None:
+    """Every batch that takes its reader long is followed by a turn of the loop, however many wait; nothing is lost or moved."""
+    client = await start(script="word " * 8000, context=100_000)
+    reader, turns, turn = Reader(), [], 0
+
+    def slow(events: list[WorkerEvent], at: float) -> None:
+        reader(events, at)
+        turns.append(turn)
+        until_then = time.monotonic() + TURN_SECONDS
+        while time.monotonic() < until_then:
+            pass
+
+    client.add("run", [65], GenerationParams(max_tokens=0), "", slow)
+    while not reader.is_over:
+        turn += 1
+        await asyncio.sleep(0)
+    assert reader.text == "word " * 8000
+    assert len(turns) > 10 and len(set(turns)) == len(turns)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals have no names there")
+async def test_a_worker_that_dies_with_text_on_the_way_loses_none_of_it(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pipe holds and what waits to be handed on comes first, then the reason, whoever holds it up."""
+    monkeypatch.setattr("modules.worker.delivery.LONGEST_HOLD", 600)
+    script = "".join(f"{n} " for n in range(20_000))
+    client = await start(script=script, context=200_000)
+    reader = play(client)
+    await until(lambda: reader.tokens, "the reply to begin")
+    client.hold_back("run", True)
+    n_before = len(reader.tokens)
+    worker, seconds = psutil.Process(client.pid), -1.0
+    while (used := sum(worker.cpu_times()[:2])) != seconds:  # until the pipe is full and it does nothing more
+        seconds = used
+        await asyncio.sleep(0.3)
+    assert len(reader.tokens) == n_before
+    worker.kill()
+    await until(lambda: reader.error, "the end")
+    assert isinstance(reader.error, WorkerDied)
+    assert len(reader.tokens) > n_before + 1000, "a full pipe holds thousands of tokens"
+    assert script.startswith(reader.text) and len(reader.text) < len(script)
 
 
 async def test_facts_and_progress_come_from_the_child(start: Start) -> None:

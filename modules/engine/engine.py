@@ -196,6 +196,7 @@ class Engine:
         """The run's task is over, perhaps cancelled before its first step: the run has an end in any case."""
         self._tasks.discard(task)
         run.fail(Cancelled("Stopped before the reply began."))
+        run.lag(False)
         held.runs.pop(run.id, None)
         loop = asyncio.get_running_loop()
         held.used_at = loop.time()

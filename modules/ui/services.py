@@ -139,6 +139,9 @@ class Run(Protocol):
     def follow(self, offset: int = 0) -> AsyncIterator[list[Event]]:
         """Batches of events from `offset`; ends after Finished or Failed."""
 
+    def lag(self, is_behind: bool) -> None:
+        """Told when drawing on this server, never a person's browser, is too far behind the text, and when not any more."""
+
 
 class Runs(Protocol):
     """Where runs are found: the engine. A run is kept for at least a minute after its end."""
