@@ -67,19 +67,21 @@ async def measure(shape: str, size: Size, programs: dict[str, Path] | None, *, a
             await target.write(prompt(), 16)
         met = []
         if size.only != "gap":
-            alone, together = await in_turns(found, size, programs, path)
-            met += [table(shape, "one stream", alone, BARS.get((shape, 1))),
-                    table(shape, f"{STREAMS} streams together", together, BARS.get((shape, STREAMS)))]
+            alone, together, whole = await in_turns(found, size, programs, path)
+            met += [table("one stream", alone, BARS.get((shape, 1))),
+                    table(f"{STREAMS} streams together", together, BARS.get((shape, STREAMS))),
+                    table(f"{STREAMS} with their prompts", whole, None)]
         if size.only != "speed":
             met += [await gap(target, size, is_ours=target.name != SERVER) for target in found]
     return all(met)
 
 
 async def in_turns(found: list[targets.Target], size: Size, programs: dict[str, Path] | None,
-                   path: Path) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Rates by target, one a round: of one stream, and of eight together."""
+                   path: Path) -> tuple[dict[str, list[float]], ...]:
+    """Rates by target, one a round: of one stream, of eight together, and of eight from the asking on."""
     alone: dict[str, list[float]] = {target.name: [] for target in found}
     together: dict[str, list[float]] = {target.name: [] for target in found}
+    whole: dict[str, list[float]] = {target.name: [] for target in found}
     for _ in range(size.rounds):
         if programs:
             rate = await asyncio.to_thread(targets.llama_bench, programs[BENCH], path, size.n_tokens, size.threads)
@@ -88,11 +90,12 @@ async def in_turns(found: list[targets.Target], size: Size, programs: dict[str, 
             alone[target.name].append((await target.write(prompt(), size.n_tokens)).rate)
         for target in found:
             streams = await asyncio.gather(*(target.write(prompt(), size.n_tokens) for _ in range(STREAMS)))
-            together[target.name].append(targets.rate_together(list(streams)))
-    return alone, together
+            together[target.name].append(targets.rate_together(streams))
+            whole[target.name].append(targets.rate_whole(streams))
+    return alone, together, whole
 
 
-def table(shape: str, title: str, rates: dict[str, list[float]], bar: float | None) -> bool:
+def table(title: str, rates: dict[str, list[float]], bar: float | None) -> bool:
     """Prints rates and ratios; False where our stream misses the bar."""
     print(f"\n  {title:<26}{'tokens/s':>10}{'÷ ' + SERVER:>16}{'÷ ' + BENCH:>16}   rounds, discarded")
     met = True

@@ -26,10 +26,12 @@ START_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class Stream:
-    """One reply: how many tokens it had, and when its pieces came (seconds, time.perf_counter)."""
+    """One reply: when it was asked for, when its pieces came (seconds, time.perf_counter), and how many tokens each had."""
 
     n_tokens: int
+    asked: float
     times: list[float]
+    counts: list[float]
 
     @property
     def rate(self) -> float:
@@ -38,9 +40,18 @@ class Stream:
 
 
 def rate_together(streams: list[Stream]) -> float:
-    """Tokens a second of all streams, from the first one's first token to the last one's last."""
-    seconds = max(s.times[-1] for s in streams) - min(s.times[0] for s in streams)
-    return sum(s.n_tokens - 1 for s in streams) / seconds
+    """Tokens a second of all streams while every one of them is written: after the last one's first token, before the first end.
+
+    Prompts are then read everywhere. One server reads all of them before it writes, another writes beside; see rate_whole.
+    """
+    start, end = max(s.times[0] for s in streams), min(s.times[-1] for s in streams)
+    tokens = sum(count for s in streams for at, count in zip(s.times, s.counts, strict=True) if start < at <= end)
+    return tokens / (end - start)
+
+
+def rate_whole(streams: list[Stream]) -> float:
+    """Tokens a second of all streams from the asking to the last token, prompts read included."""
+    return sum(s.n_tokens for s in streams) / (max(s.times[-1] for s in streams) - min(s.asked for s in streams))
 
 
 class Target(Protocol):
@@ -67,21 +78,25 @@ class HttpTarget:
         key = f"Authorization: Bearer {self._key}\r\n" if self._key else ""
         writer.write(f"POST {self._path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nContent-Type: application/json\r\n{key}"
                      f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
-        times, last = [], b""
+        asked, times, pieces = time.perf_counter(), [], []
         status = await reader.readline()
         if b" 200 " not in status:
             raise RuntimeError(f"{self.name} answered {status!r} {await reader.read(2000)!r}")
         async for line in reader:
             if line.startswith(b"data: {"):
                 times.append(time.perf_counter())
-                last = line
+                pieces.append(line)
         writer.close()
+        last = pieces[-1] if pieces else b""
         found = re.search(rb'"(?:completion_tokens|tokens_predicted)":\s*(\d+)', last)
         if found is None or int(found[1]) != n_tokens:
             raise RuntimeError(f"{self.name} wrote {found and found[1]!r} of {n_tokens} tokens: {last[:300]!r}")
         if self._path.startswith("/v1"):
             times.pop()  # the chunk with the usage, after the last token's
-        return Stream(n_tokens, times)
+        # How many tokens a piece has is not said by all; its share of the text tells, the same way for each server.
+        lengths = [_text_length(line) for line in pieces[:len(times)]]
+        total = max(1, sum(lengths))
+        return Stream(n_tokens, asked, times, [n_tokens * length / total for length in lengths])
 
 
 class ChildTarget:
@@ -97,6 +112,7 @@ class ChildTarget:
         from modules.core.params import GenerationParams
 
         times: list[float] = []
+        counts: list[float] = []
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         count = 0
 
@@ -106,6 +122,7 @@ class ChildTarget:
             failed = next((event for event in events if isinstance(event, RunFailed)), None)
             if found:
                 times.append(time.perf_counter())
+                counts.append(len(found))
                 count += len(found)
             if failed is not None:
                 done.set_exception(failed.error)
@@ -113,11 +130,11 @@ class ChildTarget:
                 done.set_result(count)
 
         params = GenerationParams(**SAMPLING, max_tokens=n_tokens, ban_eos=True)
-        run = secrets.token_hex(8)
+        run, asked = secrets.token_hex(8), time.perf_counter()
         self._client.add(run, prompt, params, run, take)
         if await done != n_tokens:
             raise RuntimeError(f"the child wrote {count} of {n_tokens} tokens")
-        return Stream(n_tokens, times)
+        return Stream(n_tokens, asked, times, counts)
 
 
 @asynccontextmanager
@@ -188,6 +205,13 @@ def _load_in_app(port: int, path: Path, options: dict[str, Any]) -> None:
                         timeout=START_SECONDS)
     if answer.status_code != 200:
         raise RuntimeError(f"the app could not load {name}: {answer.text}")
+
+
+def _text_length(line: bytes) -> int:
+    """Characters of text in one `data:` line of either server."""
+    body = json.loads(line[len(b"data: "):])
+    choices = body.get("choices")
+    return len(choices[0]["text"] if choices else body.get("content", ""))
 
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:
