@@ -16,7 +16,7 @@ from modules.instance import AlreadyRunning
 from modules.setup import prepare_process, spare_what_stays, take_place
 
 ROOT = Path(__file__).resolve().parent
-MAX_WS_MESSAGE, STOP_SECONDS = 1 << 16, 10  # bytes, for pages only listen; for requests under way once replies are stopped
+LIMITS: Any = {"ws_max_size": 1 << 16, "timeout_graceful_shutdown": 10}  # bytes: pages only listen; seconds, with replies stopped
 
 
 def make_app(services: Services, *, key: str = "", started: Callable[[], None] = lambda: None) -> Any:
@@ -62,8 +62,7 @@ def main(argv: Sequence[str]) -> int:
         if isinstance(error, AlreadyRunning) and error.url and "--no-browser" not in argv:
             webbrowser.open(error.url)
         return 1 if isinstance(error, AlreadyRunning) else 2
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_max_size=MAX_WS_MESSAGE,
-                                           timeout_graceful_shutdown=STOP_SECONDS))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", **LIMITS))
     async def shutdown(sockets: list[Any] | None = None) -> None:
         await services.engine.close()  # first: a client's stream would hold up the end for as long as its reply takes
         await uvicorn.Server.shutdown(server, sockets)

@@ -1,7 +1,7 @@
 """How a reply reaches the screen: what it costs the server and the wire, and how fast and how late it is seen in Chromium.
 
     python -m benchmarks.chat_stream            both tables, a few minutes
-    python -m benchmarks.chat_stream --short    an eighth of the text, for CI
+    python -m benchmarks.chat_stream --short    less text, about a minute, for CI; only ratios and bytes decide
 
 Ends with 1 where a bar is missed. Server seconds are CPU seconds of this process, so other programs do not count.
 """
@@ -117,7 +117,7 @@ def report(title: str, bars: Iterator[Bar], *, is_short: bool) -> bool:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="How a reply reaches the screen.")
-    parser.add_argument("--short", action="store_true", help="an eighth of the text, one pass; only ratios and bytes decide")
+    parser.add_argument("--short", action="store_true", help="less text, about a minute; only ratios and bytes decide")
     parser.add_argument("--only", choices=("wire", "browser"), help="only one of the two tables")
     options = parser.parse_args(arguments)
     tables: list[tuple[str, str, Callable[[], Iterator[Bar]]]] = [
