@@ -155,6 +155,26 @@ async def test_a_prompt_over_the_context_is_refused_with_the_counts_or_cut_where
         assert again.keep_from == started.keep_from, "the cut stays where it was while the prompt fits"
 
 
+async def test_raw_text_over_the_context_is_cut_in_blocks_and_keeps_its_beginning_mark(tmp_path: Path) -> None:
+    """The window slid by every new token, so each go evaluated all of it again."""
+    async with echo_engine(tmp_path, script="ok", context=512) as engine:
+        text = "word " * 300
+        starts = []
+        for more in range(6):
+            request = Request(GenerationParams(max_tokens=8), text=text + "more " * more, truncate=True)
+            prompt = await engine.prompt(request)
+            assert len(prompt.ids) <= 512 - 8
+            starts.append(len(await engine.tokenize(request.text)) - len(prompt.ids))
+            assert prompt.left_out == starts[-1], "how much was left out is told"
+        assert len(set(starts)) <= 2, "the cut moves seldom"
+        run = engine.start(request)
+        await run.wait()
+        assert next(event for event in run.events if isinstance(event, Started)).left_out == starts[-1] > 0
+        assert (await engine.prompt(Request(GenerationParams(), text="short", truncate=True))).left_out == 0
+        with pytest.raises(BadRequest):
+            await engine.prompt(Request(GenerationParams(), text=text))
+
+
 async def test_a_full_queue_is_refused_and_a_waiting_run_is_told_its_place(tmp_path: Path) -> None:
     async with echo_engine(tmp_path, script="abc " * 500, rate=200, slots=1, max_queue=1) as engine:
         first = engine.start(say("one", max_tokens=0))

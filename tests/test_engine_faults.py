@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from modules.core.errors import AppError, BadRequest, Cancelled, Conflict, LoadFailed, NotFound, WorkerDied
+from modules.core.errors import AppError, Cancelled, Conflict, LoadFailed, NotFound, WorkerDied
 from modules.core.events import END, Event, Finished, Prefill, Queued, Request, Started
 from modules.core.messages import message
 from modules.core.params import GenerationParams
@@ -319,26 +319,6 @@ async def test_raw_text_comes_as_it_was_written_marks_included(tmp_path: Path) -
         run = engine.start(Request(GenerationParams(), text="Go", control=True))
         await run.wait()
         assert run.text() == script
-
-
-async def test_raw_text_over_the_context_is_cut_in_blocks_and_keeps_its_beginning_mark(tmp_path: Path) -> None:
-    """The window slid by every new token, so each go evaluated all of it again."""
-    async with echo_engine(tmp_path, script="ok", context=512) as engine:
-        text = "word " * 300
-        starts = []
-        for more in range(6):
-            request = Request(GenerationParams(max_tokens=8), text=text + "more " * more, truncate=True)
-            prompt = await engine.prompt(request)
-            assert len(prompt.ids) <= 512 - 8
-            starts.append(len(await engine.tokenize(request.text)) - len(prompt.ids))
-            assert prompt.left_out == starts[-1], "how much was left out is told"
-        assert len(set(starts)) <= 2, "the cut moves seldom"
-        run = engine.start(request)
-        await run.wait()
-        assert next(event for event in run.events if isinstance(event, Started)).left_out == starts[-1] > 0
-        assert (await engine.prompt(Request(GenerationParams(), text="short", truncate=True))).left_out == 0
-        with pytest.raises(BadRequest):
-            await engine.prompt(Request(GenerationParams(), text=text))
 
 
 async def test_ended_runs_are_forgotten_after_their_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -59,6 +60,14 @@ class LoadWatch:
 
     def __init__(self) -> None:
         self.state = LoadState()
+        self._changed = asyncio.Event()
 
     def set(self, state: LoadState) -> None:
         self.state = state
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def settled(self) -> None:
+        """Wait until nothing is being loaded."""
+        while self.state.status == "loading":
+            await self._changed.wait()

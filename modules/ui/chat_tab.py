@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import gradio as gr
@@ -13,6 +14,8 @@ from .page_frame import Page
 NOBODY = "No character"
 STARTER_LINE = ("You are talking to the starter model: tiny, made by this project, for trying things out. "
                 "Load a larger one in the Model tab.")
+LOADING_LINE = "The model is still being loaded."
+NO_MODEL_LINE = "No model is loaded. Choose one in the Model tab."
 # Draws the chat again after Gradio changed it on the server.
 REDRAW = "() => { window.colloquyChat && window.colloquyChat.load(); }"
 
@@ -24,6 +27,7 @@ class ChatTab:
 
     def __init__(self, page: Page) -> None:
         self._page = page
+        self._choosing = asyncio.Lock()
 
     def build(self) -> None:
         self._about = gr.Markdown(STARTER_LINE, visible=False, elem_id="model-line")
@@ -63,10 +67,12 @@ class ChatTab:
 
     async def _play(self, session: str, name: str) -> list[Any]:
         character = "" if name == NOBODY else name
-        try:
-            await self._page.services.chat.new_chat(session, character=character)
-        except AppError as error:
-            gr.Warning(error.message)
+        async with self._choosing:  # Gradio tells of one choice twice; a second chat would take the first one's place
+            if (await self._page.services.sessions.get(session)).character != character:
+                try:
+                    await self._page.services.chat.new_chat(session, character=character)
+                except AppError as error:
+                    gr.Warning(error.message)
         return await self.state(session)
 
     def _keeper(self, field: str) -> Any:
@@ -79,7 +85,9 @@ class ChatTab:
         return keep
 
     def _model_line(self) -> Any:
-        """Says what the starter model is while it is the one loaded; nothing for others."""
-        held = next(iter(self._page.services.engine.models), None)
-        is_starter = held is not None and held.name.startswith("starter")
-        return gr.update(visible=is_starter)
+        """Says what the starter model is while it is the one loaded, and where there is none; nothing for others."""
+        engine = self._page.services.engine
+        held = next(iter(engine.models), None)
+        if held is None:
+            return gr.update(visible=True, value=LOADING_LINE if engine.watch.state.status == "loading" else NO_MODEL_LINE)
+        return gr.update(visible=held.name.startswith("starter"), value=STARTER_LINE)

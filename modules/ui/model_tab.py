@@ -44,9 +44,9 @@ class ModelTab:
         with gr.Row():
             self._model = gr.Dropdown(label="Model", choices=[], interactive=True, scale=4, min_width=200,
                                       elem_id="model-choice")
-            self._loader = gr.Dropdown(label="Loader", choices=[], interactive=True, scale=2, min_width=140,
+            self._loader = gr.Dropdown(label="Loader", choices=[], interactive=True, scale=2, min_width=180,
                                        elem_id="model-loader")
-            self._refresh = gr.Button("Refresh", size="sm", scale=1, min_width=80)
+            self._refresh = gr.Button("Refresh", size="sm", scale=1, min_width=80, elem_id="model-refresh")
         self._why = gr.Textbox(label="About this choice", interactive=False, lines=1, max_lines=4, visible=False)
         with gr.Accordion("Loader options", open=False):
             for name, spec in self._engine.loaders.items():
@@ -57,7 +57,7 @@ class ModelTab:
                 self._groups[name] = group
         with gr.Row():
             self._load = gr.Button("Load", variant="primary", elem_id="model-load")
-            self._cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="model-cancel")
+            self._cancel = gr.Button("Cancel", interactive=False, elem_id="model-cancel")
         self._progress = gr.Slider(0, 100, value=0, label="Progress (%)", interactive=False, visible=False,
                                    elem_id="model-progress")
         self._what = gr.Textbox(label="Loading", interactive=False, visible=False, lines=1, max_lines=3, elem_id="model-what")
@@ -76,7 +76,9 @@ class ModelTab:
         """The list of models and what is loaded, read now."""
         files = await self._engine.files()
         report = await self._page.services.failed_build()
-        chosen = self._engine.models[0].name if self._engine.models else next((f.name for f in files if not f.problem), None)
+        names = [file.name for file in files if not file.problem]
+        last = self._engine.watch.state.name
+        chosen = self._engine.models[0].name if self._engine.models else last if last in names else next(iter(names), None)
         problem = f"{report.get('reason', '')}\nTo try again: {report.get('command', '')}" if report else ""
         empty = "No models yet. Put a GGUF file or a folder with safetensors into one of the model folders, then press Refresh."
         return [self._status_text(), gr.update(visible=bool(report), value=problem), [_row(file) for file in files],
@@ -177,7 +179,9 @@ class ModelTab:
         for held in self._engine.models:
             memory = f", {held.facts.memory_bytes / 1e9:.2f} GB" if held.facts.memory_bytes else ""
             lines.append(f"{held.name} · {held.spec.title} · context {held.facts.context} · {held.facts.device}{memory}")
-        return "\n".join(lines) or "No model is loaded."
+        state = self._engine.watch.state
+        none = f"{state.name} is being loaded." if state.status == "loading" else "No model is loaded."
+        return "\n".join(lines) or none
 
 
 def _why(file: ModelFile, spec: LoaderSpec) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 # Gradio reads this when imported: without it the page calls its makers' hosts.
@@ -19,9 +20,13 @@ from .panel import Panel
 from .static_files import assets
 from .theme import HEAD, THEME
 
-# On a wide screen the list of chats is open from the start; on a phone it would hide the chat.
-OPEN_LIST_JS = """() => {
+# Names the handles of the sidebars. On a wide screen the list of chats is open from the start; on a phone it would hide the chat.
+SIDEBARS_JS = """() => {
   const toggle = document.querySelector("#chats .toggle-button");
+  for (const [id, name] of [["chats", "List of chats"], ["parameters", "Character and parameters"]]) {
+    const handle = document.querySelector(`#${id} .toggle-button`);  // Gradio gives both the same name
+    if (handle) { handle.title = name; handle.setAttribute("aria-label", name); }
+  }
   if (toggle && innerWidth >= 900 && !document.querySelector("#chats.open, #chats .open")) toggle.click();
 }"""
 TABS: tuple[Any, ...] = (chat_tab.ChatTab, notebook_tab.NotebookTab, model_tab.ModelTab)
@@ -54,7 +59,7 @@ def make_page(services: PageServices) -> gr.Blocks:
                 page.fills.append((tab.outputs, tab.state))
         panel.wire(session)
         _fill_on_load(blocks, page)
-        blocks.load(None, None, None, js=OPEN_LIST_JS)
+        blocks.load(None, None, None, js=SIDEBARS_JS)
     # A page has many independent small events; the model has its own queue.
     blocks.queue(default_concurrency_limit=None)
     return blocks
@@ -70,10 +75,18 @@ def mount(app: Any, services: PageServices, *, root_path: str = "") -> Any:
 
 
 def _fill_on_load(blocks: gr.Blocks, page: Page) -> None:
-    """One event on load fetches the session's id in the browser and fills every tab's outputs."""
+    """One event on load fetches the session's id in the browser and fills every tab's outputs; while a model is being loaded,
+    as when the app has just started, once more when that is over."""
     outputs = [page.session, *(output for group, _ in page.fills for output in group)]
 
-    async def fill(session: str) -> list[Any]:
+    async def fill(session: str) -> AsyncIterator[list[Any]]:
+        yield await values_of(session)
+        watch = page.services.engine.watch
+        if watch.state.status == "loading":
+            await watch.settled()
+            yield await values_of(session)
+
+    async def values_of(session: str) -> list[Any]:
         values: list[Any] = [session]
         for _, make in page.fills:
             try:

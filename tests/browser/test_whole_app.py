@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -102,8 +104,17 @@ def test_a_reply_streams_on_through_a_reload_and_stops_by_escape(open_app: Open,
         app.load("demo")
 
 
-def test_a_character_greets_and_answers_by_name(open_app: Open) -> None:
+def n_chats(app: RunningApp) -> int:
+    """Those that nobody has written in are not listed, so the database is asked."""
+    with closing(sqlite3.connect(f"file:{app.data_dir / 'colloquy.db'}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM conversations").fetchone()[0])
+
+
+def test_a_character_greets_and_answers_by_name(open_app: Open, app: RunningApp) -> None:
+    """A choice came twice and began two chats; what was typed in the first was out of sight in the second."""
     page = open_app()
+    new_chat(page)
+    before = n_chats(app)
     open_panel(page)
     page.locator("#character input").click()
     page.get_by_role("option", name="Maren").click()
@@ -111,6 +122,7 @@ def test_a_character_greets_and_answers_by_name(open_app: Open) -> None:
     say(page, "Thank you for the tea")
     page.get_by_text("The end.").wait_for()
     assert page.locator(".message.assistant header").last.inner_text() == "Maren"
+    assert n_chats(app) == before + 1
 
 
 def test_a_greeting_is_listed_once_there_are_words_of_ones_own_sent_or_not(open_app: Open) -> None:
@@ -171,7 +183,7 @@ def test_the_model_tab_lists_loads_refuses_and_unloads(open_app: Open, app: Runn
         assert "demo" in status.input_value(), "a model that cannot be loaded takes nothing away"
         choose(page, "other")
         page.locator("#model-load").click()
-        wait_until(lambda: "other" in status.input_value(), what="the other model")
+        wait_until(lambda: "other ·" in status.input_value(), what="the other model")
         page.locator("#model-unload").click()
         wait_until(lambda: "No model is loaded" in status.input_value(), what="an empty engine")
     finally:
@@ -183,94 +195,6 @@ def choose(page: Any, name: str) -> None:
     box.click()
     page.get_by_role("option", name=name, exact=True).click()
     wait_until(lambda: box.input_value() == name, what=f"the choice of {name}")
-
-
-def test_the_notebook_continues_undoes_and_survives_a_reload(open_app: Open) -> None:
-    page = open_app()
-    open_tab(page, "Notebook")
-    page.wait_for_function("window.notebookReady === true")
-    area = page.get_by_label("Notebook page")
-    area.fill("Once upon a time")
-    area.press("Control+Enter")
-    wait_until(lambda: area.input_value().endswith("The end."), what="the continuation")
-    undo = page.get_by_role("button", name="Undo")
-    wait_until(undo.is_enabled, what="Undo")
-    undo.click()
-    wait_until(lambda: area.input_value() == "Once upon a time", what="the undone text")
-    page.get_by_role("button", name="Redo").click()
-    wait_until(lambda: area.input_value().endswith("The end."), what="the redone text")
-    area.press("Control+End")
-    area.type(" And more.")
-    page.reload()
-    page.wait_for_function("window.viewReady === true")
-    open_tab(page, "Notebook")
-    page.wait_for_function("window.notebookReady === true")
-    assert page.get_by_label("Notebook page").input_value().endswith("The end. And more."), "not a typed word is lost"
-
-
-def test_words_typed_while_a_new_notebook_page_is_on_its_way_stay(open_app: Open) -> None:
-    """The answer put its empty page over what had been typed meanwhile."""
-    page = open_app()
-    open_tab(page, "Notebook")
-    page.wait_for_function("window.notebookReady === true")
-    page.evaluate("""() => { const real = window.fetch; window.fetch = async (url, options) => {
-        const answer = await real(url, options);
-        if (String(url).includes("/notebook/new")) await new Promise((go) => setTimeout(go, 300));
-        return answer; }; }""")
-    page.get_by_role("button", name="New page").click()
-    area = page.get_by_label("Notebook page")
-    area.fill("Once")
-    area.press("Control+Enter")
-    wait_until(lambda: area.input_value().endswith("The end."), what="the continuation")
-    assert area.input_value().startswith("Once")
-
-
-def test_the_notebook_says_that_its_text_is_not_saved_until_it_is(open_app: Open) -> None:
-    reason = "What was written is not saved yet: the disk is full."
-
-    def full_disk(route: Any) -> None:
-        answer = route.fetch()
-        body = answer.json()
-        body["document"]["unsaved"] = reason
-        route.fulfill(response=answer, json=body)
-
-    page = open_app()
-    open_tab(page, "Notebook")
-    page.wait_for_function("window.notebookReady === true")
-    page.route("**/ui-api/notebook/shown", full_disk)
-    page.get_by_role("button", name="New page").click()
-    page.get_by_label("Notebook page").fill("Once")
-    page.get_by_label("Notebook page").press("Control+Enter")
-    warning = page.locator(".notebook .warning")
-    wait_until(lambda: warning.inner_text() == reason, what="the warning")
-    wait_until(lambda: warning.inner_text() == "", what="its end")
-
-
-def test_the_notebook_says_what_it_left_out_and_what_the_loader_ignores(open_app: Open, app: RunningApp) -> None:
-    """A text longer than the context was cut without a word."""
-    app.load("demo", context=512)
-    try:
-        page = open_app()
-        open_panel(page)
-        page.locator("#preset input").click()
-        page.get_by_role("option", name="Creative").click()
-        page.get_by_label("Ignored by the loaded model's loader").wait_for()
-        page.locator("#parameters .toggle-button").click()
-        open_tab(page, "Notebook")
-        page.wait_for_function("window.notebookReady === true")
-        area = page.get_by_label("Notebook page")
-        page.get_by_role("button", name="New page").click()
-        area.fill("word " * 400)
-        area.press("Control+Enter")
-        wait_until(lambda: area.input_value().endswith("The end."), what="the continuation")
-        state = page.locator(".notebook .state")
-        wait_until(lambda: "a second" in state.inner_text(), what="the run's end")
-        assert re.search(r"The text is longer than the context: its first [\d,]+ tokens were left out\.", state.inner_text())
-        assert "loader does not know: " in state.inner_text() and "temperature" in state.inner_text()
-        page.get_by_role("button", name="New page").click()
-        wait_until(lambda: not state.inner_text(), what="an empty line for another page")
-    finally:
-        app.load("demo")
 
 
 def test_eight_tabs_stream_at_once(open_app: Open, app: RunningApp) -> None:

@@ -20,12 +20,13 @@ export class ChatList {
       this.timer = setTimeout(() => this.load(), SEARCH_PAUSE);
     });
     this.begin = h("button", { type: "button", class: "plain primary new", onclick: () => conversation.begin() }, "New chat");
+    this.heading = h("h2", { text: "Trash", hidden: true });
     this.list = h("ul", { class: "rows" });
     this.more = textButton("More", () => this.load(this.rows.length), { hidden: true });
     this.nothing = h("p", { class: "nothing", hidden: true });
     this.purge = textButton("Empty the trash", () => this.emptyTrash(), { hidden: true });
     this.toggle = textButton("Trash", () => this.show(!this.isTrash), { "aria-pressed": "false" });
-    this.element = h("nav", { class: "chats", "aria-label": "Chats" }, this.begin, this.search, this.list, this.nothing, this.more,
+    this.element = h("nav", { class: "chats", "aria-label": "Chats" }, this.begin, this.search, this.heading, this.list, this.nothing, this.more,
       h("div", { class: "row" }, this.toggle, this.purge));
     this.list.addEventListener("scroll", () => {
       const left = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight;
@@ -39,6 +40,7 @@ export class ChatList {
     this.isTrash = isTrash;
     this.toggle.textContent = isTrash ? "Back to the chats" : "Trash";
     this.toggle.setAttribute("aria-pressed", String(isTrash));
+    this.heading.hidden = !isTrash;
     return this.load();
   }
 
@@ -90,10 +92,10 @@ export class ChatList {
     h("span", { class: "about", text: [chat.character, shortDate(when)].filter(Boolean).join(" · "), dir: "auto" }),
     chat.snippet ? h("span", { class: "snippet", text: chat.snippet, dir: "auto" }) : null);
     const buttons = this.isTrash
-      ? [iconButton("restore", `Restore ${title}`, () => this.act("restore", chat)),
-        iconButton("bin", `Delete ${title} for good`, () => this.purgeOne(chat))]
-      : [iconButton("edit", `Rename ${title}`, () => this.rename(element, chat)),
-        iconButton("bin", `Move ${title} to the trash`, () => this.trash(chat))];
+      ? [iconButton("restore", `Restore “${title}”`, () => this.act("restore", chat)),
+        iconButton("bin", `Delete “${title}” for good`, () => this.purgeOne(chat))]
+      : [iconButton("edit", `Rename “${title}”`, () => this.rename(element, chat)),
+        iconButton("bin", `Move “${title}” to the trash`, () => this.trash(chat))];
     const element = h("li", { "data-chat": chat.id }, open, h("span", { class: "actions" }, ...buttons));
     return element;
   }

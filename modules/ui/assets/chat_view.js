@@ -3,7 +3,7 @@
 import { ChatList } from "./chat_list.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
-import { h } from "./dom.js";
+import { fillWindow, h } from "./dom.js";
 import { attempt, notices } from "./notices.js";
 
 const parts = {};
@@ -38,17 +38,6 @@ function makePage() {
   // For the page's other parts, such as the choice of a character: begin, open, load.
   window.colloquyChat = conversation;
   return { conversation, chat, chats: chats.element, loaded };
-}
-
-/** The chat reaches from where it begins to the window's end, whatever stands above it. */
-function fillWindow(place) {
-  const fit = () => {
-    const top = place.getBoundingClientRect().top + scrollY;
-    if (place.offsetParent) place.style.height = `calc(100dvh - ${Math.ceil(top)}px - var(--chat-below))`;
-  };
-  addEventListener("resize", fit);
-  new ResizeObserver(fit).observe(place.parentElement); // a line above it came or went, or its tab was opened
-  fit();
 }
 
 /** On a narrow screen the list of chats covers the chat: it goes away once one is chosen. */

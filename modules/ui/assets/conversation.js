@@ -22,7 +22,8 @@ export class Conversation extends EventTarget {
     this.asked = this.shown = 0; // requests that answer with what to show, numbered
     this.list = h("div", { class: "list", role: "log", "aria-live": "off", "aria-label": "Conversation" });
     this.empty = h("div", { class: "empty" }, h("h2", { text: "Say something to begin." }),
-      h("p", { text: "Everything you write stays on this computer. Enter sends, Shift+Enter begins a new line, Escape stops a reply." }));
+      h("p", { text: "Everything you write stays on this computer." }),
+      h("p", { class: "keys", text: "Enter sends, Shift+Enter begins a new line, Escape stops a reply." }));
     this.older = h("div", { class: "older", hidden: true, text: "Earlier messages…" });
     this.element = h("div", { class: "messages", tabindex: "0", "aria-label": "Messages" }, this.older, this.empty, this.list);
     this.scroll = new Scroll(this.element, () => this.loadOlder());

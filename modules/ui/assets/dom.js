@@ -64,6 +64,17 @@ export function stylesheet(address) {
   });
 }
 
+/** Let an element reach from where it begins to the window's end less `--below`, whatever stands above it. */
+export function fillWindow(place) {
+  const fit = () => {
+    const top = place.getBoundingClientRect().top + scrollY;
+    if (place.offsetParent) place.style.height = `calc(100dvh - ${Math.ceil(top)}px - var(--below))`;
+  };
+  addEventListener("resize", fit);
+  new ResizeObserver(fit).observe(place.parentElement); // a line above it came or went, or its tab was opened
+  fit();
+}
+
 /** Put text on the clipboard; off localhost without HTTPS browsers offer only the old way. */
 export async function copyText(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);

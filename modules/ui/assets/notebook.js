@@ -1,7 +1,7 @@
 // The notebook: a page of free text that the model goes on with, its documents, undo and redo of whole steps.
 
 import { get, post, session, socketAddress } from "./api.js";
-import { h, stylesheet, textButton } from "./dom.js";
+import { fillWindow, h, stylesheet, textButton } from "./dom.js";
 
 const SAVE_PAUSE = 700; // milliseconds after the last key
 const RETRY = 1000;
@@ -28,7 +28,7 @@ class NotebookPage {
     this.notes = h("span"); // what was left out of the run, or ignored in it
     this.disk = h("span", { class: "warning" });
     this.status = h("span", { class: "state", role: "status" }, this.state, this.disk, this.notes);
-    this.problem = h("div", { class: "notice error", role: "alert", hidden: true });
+    this.problem = h("div", { class: "notice", role: "alert", hidden: true });
     this.element = h("section", { class: "notebook", "aria-label": "Notebook" },
       h("div", { class: "row bar" }, this.choice, this.newButton, this.trashButton), this.problem, this.area,
       h("div", { class: "row bar" }, this.generateButton, this.undoButton, this.redoButton, this.status));
@@ -188,7 +188,7 @@ class NotebookPage {
     await post("notebook/trash", { document: gone.id });
     this.show(null);
     await this.list();
-    this.complain(`“${gone.title || "Untitled"}” is in the trash.`, textButton("Undo", () => this.change(async () => {
+    this.tell(`“${gone.title || "Untitled"}” is in the trash.`, textButton("Undo", () => this.change(async () => {
       await post("notebook/restore", { document: gone.id });
       this.problem.hidden = true;
       await this.open(gone.id);
@@ -275,7 +275,13 @@ class NotebookPage {
     }
   }
 
-  complain(text, ...more) {
+  complain(text) {
+    this.tell(text);
+    this.problem.classList.add("error");
+  }
+
+  tell(text, ...more) {
+    this.problem.classList.remove("error");
     this.problem.replaceChildren(h("span", { text }), ...more, textButton("Dismiss", () => { this.problem.hidden = true; }));
     this.problem.hidden = false;
   }
@@ -288,7 +294,9 @@ export async function mount(element) {
   await stylesheet(new URL("notebook.css", import.meta.url).href);
   const isNew = !page;
   page ??= new NotebookPage();
-  element.querySelector(".colloquy-notebook").replaceChildren(page.element);
+  const place = element.querySelector(".colloquy-notebook");
+  place.replaceChildren(page.element);
+  fillWindow(place);
   if (isNew) await page.try(() => page.load());
   window.notebookReady = true; // tests wait for it
 }
