@@ -143,7 +143,7 @@ def compare(seen: list[tuple[float, int]], longest: float, said: Sequence[Said])
 def browser_bars(*, short: bool) -> Iterator[Bar]:
     from playwright.sync_api import sync_playwright
 
-    n_fast, n_slow, repeats = (15_000, 120, 2) if short else (20_000, 1000, 5)
+    n_fast, n_slow, repeats = (12_000, 100, 3) if short else (20_000, 1000, 5)
     fast, none, plain = [], [], []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, sync_playwright() as playwright:
         app = App(Path(folder))
@@ -175,7 +175,7 @@ def browser_bars(*, short: bool) -> Iterator[Bar]:
     yield Bar("visible rate with 400 messages", middle("tokens_per_second", fast), 1000, "tokens/s", at_least=True)
     for name, measured in (("full speed", fast), ("60 tokens/s", [slow] * repeats)):
         yield Bar(f"{name}: seen after its event, 95 %", middle("late_ms", measured), 200, "ms")
-        yield Bar(f"{name}: the same ÷ plain page", middle("late_ms", measured, plain), 2, "")
+        yield Bar(f"{name}: the same ÷ plain page", middle("late_ms", measured, plain), 2.5, "")
         yield Bar(f"{name}: paints a second", middle("paints_per_second", measured), 10, "/s", at_least=True)
         yield Bar(f"{name}: longest task in the page", middle("longest_task_ms", measured), 100, "ms")
     yield Bar("full speed: paints ÷ plain page", middle("paints_per_second", fast, plain), 0.7, "", at_least=True)
