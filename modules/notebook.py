@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from . import saving
 from .core.errors import AppError, BadRequest, NotFound
 from .core.events import Delta, Event, Failed, Finished, Request
 from .engine import Engine, Run
+from .saving import Savings
 from .sessions import Session, Sessions
 from .store.database import Store
 from .store.documents import Document, DocumentSummary
@@ -20,7 +21,6 @@ from .store.schema import LOCAL
 
 log = logging.getLogger(__name__)
 TITLE_CHARACTERS = 60
-RETRY_SECONDS = 5.0  # between two tries to save what a run wrote
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ class Notebook:
         self._unsaved: dict[str, _Ending] = {}
         self._reasons: dict[str, str] = {}  # why, for each of the unsaved
         self._writers: dict[str, JournalWriter] = {}  # by live run
-        self._savings: set[asyncio.Task[None]] = set()
-        self._retries: set[asyncio.Task[None]] = set()
-        self._is_closing = asyncio.Event()
+        self._savings = Savings()
 
     async def shown(self, session: str) -> Document | None:
         """The document this session has open, None where it has none, or it is in the trash or gone."""
@@ -133,7 +131,8 @@ class Notebook:
                     writer.append(event.text, "text", [token.id for token in event.tokens])
             if isinstance(events[-1], (Finished, Failed)):
                 self._writers.pop(run.id, None)
-                self._keep(_Ending(saved, run.id, saved.text + run.text(), writer))
+                ending = _Ending(saved, run.id, saved.text + run.text(), writer)
+                self._savings.begin(self._save_run(ending), f"save {run.id}")
 
         request = Request(state.generation_params(), text=saved.text, model=model, owner=LOCAL, cache_key=f"document {saved.id}",
                           truncate=True, control=True)
@@ -173,36 +172,28 @@ class Notebook:
 
     async def settle(self) -> None:
         """Wait until every ended run is saved, or was tried to."""
-        while self._savings:
-            await asyncio.gather(*self._savings, return_exceptions=True)
+        await self._savings.settle()
 
     async def close(self) -> None:
         """Save what is unsaved, at shutdown; what cannot be is left to the next start, in its journal."""
-        await self.settle()
-        self._is_closing.set()
-        await asyncio.gather(*self._retries, return_exceptions=True)
-
-    def _keep(self, ending: _Ending) -> None:
-        task = asyncio.create_task(self._save_run(ending), name=f"save {ending.run}")
-        self._savings.add(task)
-        task.add_done_callback(self._savings.discard)
+        await self._savings.close()
 
     async def _save_run(self, ending: _Ending) -> None:
         """Now, or later where it cannot be; a page that asks meanwhile is shown the text all the same."""
         if not await self._write(ending):
             self._unsaved[ending.base.id] = ending
-            task = asyncio.create_task(self._save_later(ending), name=f"save {ending.run} later")
-            self._retries.add(task)
-            task.add_done_callback(self._retries.discard)
+            self._savings.again(lambda: self._is_settled(ending), lambda: asyncio.to_thread(ending.writer.close, delete=False),
+                                f"save {ending.run} later")
         self._live.pop(ending.base.id, None)
 
-    async def _save_later(self, ending: _Ending) -> None:
-        while self._unsaved.get(ending.base.id) is ending and not self._is_closing.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_closing.wait(), RETRY_SECONDS)
-            if self._unsaved.get(ending.base.id) is ending and await self._write(ending):
-                self._unsaved.pop(ending.base.id, None)
-        await asyncio.to_thread(ending.writer.close, delete=False)
+    async def _is_settled(self, ending: _Ending) -> bool:
+        """Saved now, or before by other means."""
+        if self._unsaved.get(ending.base.id) is not ending:
+            return True
+        if not await self._write(ending):
+            return False
+        self._unsaved.pop(ending.base.id, None)
+        return True
 
     async def _write(self, ending: _Ending) -> bool:
         """The version first, then the journal goes. False where it could not be written: the journal then stays."""
@@ -216,7 +207,7 @@ class Notebook:
             log.error("The document %s could not be saved (%s); its text is in the journal, and saving is tried again", base.id,
                       error, exc_info=base.id not in self._unsaved)
             reason = error.message if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
-            words = f"What was written is not saved yet: {reason} Saving is tried again every {RETRY_SECONDS:g} seconds."
+            words = f"What was written is not saved yet: {reason} {saving.every()}"
             self._reasons[base.id] = words
             return False
         self._reasons.pop(base.id, None)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import saving
 from .core.conversation import Conversation, Node, Status
 from .core.errors import AppError, Conflict, NotFound
 from .core.events import Delta, Event, Failed, Finished, Request, Started, Usage
 from .core.messages import Message, Part, ReasoningPart, TextPart
 from .engine import Engine, Run
+from .saving import Savings
 from .sessions import Session
 from .store.database import Store
 from .store.journal import JournalWriter
@@ -22,7 +23,7 @@ from .text.pieces import sampled_ids
 
 log = logging.getLogger(__name__)
 ORIGIN_SECONDS = 60.0  # as long as an ended run can be followed
-RETRY_SECONDS = 5.0  # between two tries to save a reply
+SLOW_SECONDS = 5.0  # after which a disk that does not answer is told of
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class Replies:
         self._unsaved: dict[int, Node] = {}
         self._writers: dict[str, JournalWriter] = {}  # by live run
         self._endings: dict[int, asyncio.Task[None]] = {}  # first tries to save, by node
-        self._savings: set[asyncio.Task[Any]] = set()
-        self._retries: set[asyncio.Task[None]] = set()
-        self._is_closing = asyncio.Event()
+        self._savings = Savings()
 
     def origin(self, run: str) -> Node | None:
         """The node a live or just ended run writes to, as it was at the start."""
@@ -64,9 +63,9 @@ class Replies:
         return f"Not safe on disk yet, because {writer.error}" if writer is not None and writer.error else ""
 
     async def unsaved(self, node: int) -> str:
-        """Why an ended reply's row is not written yet, "" where it is. Waits for its first try, at most RETRY_SECONDS."""
+        """Why an ended reply's row is not written yet, "" where it is. Waits for its first try, at most SLOW_SECONDS."""
         ending = self._endings.get(node)
-        if ending is not None and not (await asyncio.wait({ending}, timeout=RETRY_SECONDS))[0]:
+        if ending is not None and not (await asyncio.wait({ending}, timeout=SLOW_SECONDS))[0]:
             return "This reply is not saved yet: the disk is slow to answer."
         waiting = self._unsaved.get(node)
         return str(waiting.stats["unsaved"]) if waiting is not None else ""
@@ -89,10 +88,7 @@ class Replies:
 
         It is done to its end also where the caller is cancelled: a node that streams has a run.
         """
-        task = asyncio.create_task(self._begin(state, path, opening, going_on), name="begin a reply")
-        self._savings.add(task)
-        task.add_done_callback(self._savings.discard)
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._savings.begin(self._begin(state, path, opening, going_on), "begin a reply"))
 
     async def _begin(self, state: Session, path: Sequence[Node], opening: Sequence[Message], going_on: Node | None) -> Reply:
         start = going_on.message if going_on else Message("assistant", (), _speaker(state, path))
@@ -108,9 +104,7 @@ class Replies:
             stream.take(events)
             if isinstance(events[-1], (Finished, Failed)):
                 self._writers.pop(run.id, None)
-                task = self._endings[node.id] = asyncio.create_task(self._save(stream, events[-1]), name=f"save {run.id}")
-                self._savings.add(task)
-                task.add_done_callback(self._savings.discard)
+                task = self._endings[node.id] = self._savings.begin(self._save(stream, events[-1]), f"save {run.id}")
                 task.add_done_callback(lambda _: self._endings.pop(node.id))
 
         try:
@@ -160,9 +154,8 @@ class Replies:
             model=facts.model if facts else "", loader=facts.loader if facts else "",
             quantization=facts.quantization if facts else "", seed=facts.seed if facts else None, keep_from=stream.kept_node())
         if not await self._write(node, stream.writer):
-            task = asyncio.create_task(self._write_later(node, stream.writer), name=f"save {node.run} later")
-            self._retries.add(task)
-            task.add_done_callback(self._retries.discard)
+            self._savings.again(lambda: self._write(node, stream.writer), lambda: _leave_to_the_next_start(stream.writer),
+                                f"save {node.run} later")
         asyncio.get_running_loop().call_later(ORIGIN_SECONDS, self._origins.pop, node.run, None)
         return node
 
@@ -181,7 +174,7 @@ class Replies:
             log.error("Reply %d could not be saved (%s); its text is in the journal, and saving is tried again", node.id, error,
                       exc_info=node.id not in self._unsaved)
             reason = error.message if isinstance(error, AppError) else f"{type(error).__name__}: {error}"
-            words = f"This reply is not saved yet: {reason} Saving is tried again every {RETRY_SECONDS:g} seconds."
+            words = f"This reply is not saved yet: {reason} {saving.every()}"
             if writer is not None and not writer.error:
                 words += " Until then its text is in the journal on disk."
             self._unsaved[node.id] = replace(node, stats={**node.stats, "unsaved": words})
@@ -191,25 +184,18 @@ class Replies:
             await asyncio.to_thread(writer.close, delete=True)
         return True
 
-    async def _write_later(self, node: Node, writer: JournalWriter | None) -> None:
-        while not self._is_closing.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_closing.wait(), RETRY_SECONDS)
-            if await self._write(node, writer):
-                return
-        if writer is not None:
-            await asyncio.to_thread(writer.close, delete=False)
-
     async def settle(self) -> None:
         """Wait until every ended reply is saved, or was tried to."""
-        while self._savings:
-            await asyncio.gather(*self._savings, return_exceptions=True)
+        await self._savings.settle()
 
     async def close(self) -> None:
         """Save what is unsaved, at shutdown; what cannot be is left to the next start, in its journal."""
-        await self.settle()
-        self._is_closing.set()
-        await asyncio.gather(*self._retries, return_exceptions=True)
+        await self._savings.close()
+
+
+async def _leave_to_the_next_start(writer: JournalWriter | None) -> None:
+    if writer is not None:
+        await asyncio.to_thread(writer.close, delete=False)
 
 
 class _Stream:

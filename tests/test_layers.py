@@ -43,7 +43,7 @@ def layer(*ours: str, theirs: str = "", inside: str = "") -> Layer:
 CORE = "modules.core"
 BELOW_ENGINE = ("modules.text", "modules.sampling", "modules.models", "modules.store", CORE)
 ENGINE = ("modules.engine", "modules.registry", "modules.worker")
-CHAT = ("modules.chat", "modules.notebook", "modules.replies", "modules.sessions")
+CHAT = ("modules.chat", "modules.notebook", "modules.replies", "modules.saving", "modules.sessions")
 EDGE = (*CHAT, *ENGINE, *BELOW_ENGINE)
 # The routes of the page and what they are cut into: the only files of the page that see requests.
 ROUTES = ("routes", "notebook_routes", "requests", "static_files")
@@ -61,6 +61,7 @@ LAYERS: dict[str, Layer] = {
     "modules.chat": layer(*EDGE),
     "modules.notebook": layer(*EDGE),
     "modules.replies": layer(*EDGE),
+    "modules.saving": layer(),
     "modules.sessions": layer(*EDGE),
     "modules.ui": layer(*EDGE, theirs="gradio markdown_it mdit_py_plugins pygments nh3 math_core latex2mathml regex"),
     **{f"modules.ui.{name}": layer("modules.ui", *EDGE, theirs="starlette") for name in ROUTES},

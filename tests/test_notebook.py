@@ -70,7 +70,7 @@ async def test_the_text_is_saved_also_where_no_model_can_continue_it(tmp_path: P
 async def test_a_continuation_that_cannot_be_saved_is_shown_and_saved_later(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool) -> None:
     """The new words went from the page when the run had ended, until the next start."""
-    monkeypatch.setattr("modules.notebook.RETRY_SECONDS", 0.3)
+    monkeypatch.setattr("modules.saving.RETRY_SECONDS", 0.3)
     async with desk(tmp_path, script=" a time.") as d:
         document = await d.notebook.create(TAB, "Once")
         saved = await d.notebook.save(document.id, "Once upon", base=document.version)

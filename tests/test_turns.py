@@ -52,7 +52,7 @@ def evaluated(node: Node) -> int:
 @pytest.mark.parametrize(("name", "loader", "options"), SUBJECTS)
 async def test_fifty_turns_at_temperature_one_and_a_half_evaluate_what_is_new_and_one_more(
         tmp_path: Path, name: str, loader: str, options: dict[str, Any]) -> None:
-    """New is what the prompt grew by beyond the last prompt and what was sampled after it; the one more is the last sampled token."""
+    """New is what the prompt grew by beyond the last prompt and what was sampled after it; one more is the last sampled token."""
     async with desk_of(tmp_path, name, loader, {**options, "context": 4096}) as desk:
         await desk.sessions.update(TAB, params={"max_tokens": 16, "temperature": 1.5})
         before: Node | None = None

@@ -21,7 +21,7 @@ from .test_engine import until
 async def test_a_reply_that_cannot_be_saved_is_shown_with_the_reason_and_saved_later(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
     """Its row streamed for ever: the page showed an empty message until the next start. Then only a reload told of it."""
-    monkeypatch.setattr("modules.replies.RETRY_SECONDS", 0.2)
+    monkeypatch.setattr("modules.saving.RETRY_SECONDS", 0.2)
     async with desk(tmp_path, script="Good day.") as d:
         monkeypatch.setattr(Chats, "finish", failing(2, fault, Chats.finish))
         turn = await d.chat.send(TAB, "Hello", conversation="", under=None)
@@ -57,7 +57,7 @@ async def test_whether_a_reply_is_saved_is_answered_once_that_is_known(tmp_path:
             asking = asyncio.create_task(d.chat.unsaved(turn.reply.id))
             await asyncio.sleep(0.05)
             assert not asking.done()
-            patched.setattr("modules.replies.RETRY_SECONDS", 0.05)
+            patched.setattr("modules.replies.SLOW_SECONDS", 0.05)
             assert "slow" in await d.chat.unsaved(turn.reply.id), "nobody waits for ever"
             may_go.set()
             assert "disk is full" in await asking
