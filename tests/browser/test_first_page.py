@@ -19,6 +19,32 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
         yield running
 
 
+def wait_until_the_composer_ends_the_window(page: Any) -> None:
+    """It lay partly below the window's edge where a line had come above the chat after the page was laid out."""
+    page.wait_for_function("""() => {
+      const { bottom } = document.querySelector('.composer').getBoundingClientRect();
+      return scrollY === 0 && bottom <= innerHeight && bottom > innerHeight - 40;
+    }""")
+
+
+def test_lines_that_come_and_go_above_the_chat_leave_the_composer_in_the_window(app: RunningApp, browser: Any) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.goto(app.url)
+    page.wait_for_function("window.viewReady === true")
+    wait_until_the_composer_ends_the_window(page)
+    for change in ("chat.before(line)", "line.remove()", "chat.parentElement.parentElement.before(line)", "line.remove()"):
+        page.evaluate(f"""() => {{
+          const chat = document.querySelector('#chat-view');
+          const line = document.querySelector('#test-line') ?? Object.assign(document.createElement('p'), {{ id: 'test-line' }});
+          line.style.flex = "none";
+          line.style.height = "41px";
+          {change};
+        }}""")
+        wait_until_the_composer_ends_the_window(page)
+    context.close()
+
+
 def test_a_page_opened_while_a_model_loads_follows_by_itself(app: RunningApp, browser: Any) -> None:
     """It showed until a reload that no model was loaded, and greyed none of the parameters that the loader ignores."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})

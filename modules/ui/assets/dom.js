@@ -71,8 +71,20 @@ export function fillWindow(place) {
     if (place.offsetParent) place.style.height = `calc(100dvh - ${Math.ceil(top)}px - var(--below))`;
   };
   addEventListener("resize", fit);
-  new ResizeObserver(fit).observe(place.parentElement); // a line above it came or went, or its tab was opened
-  fit();
+  const sizes = new ResizeObserver(fit); // what stands above grew or shrank, or the tab was opened
+  const watch = () => {
+    for (let at = place; at.parentElement && at !== document.body; at = at.parentElement) {
+      if (at !== place) sizes.observe(at);
+      for (let before = at.previousElementSibling; before; before = before.previousElementSibling) sizes.observe(before);
+    }
+    fit();
+  };
+  // A line above came or went. The parents' own sizes do not always tell: some have a height that the window gives.
+  const lines = new MutationObserver(watch);
+  for (let at = place; at.parentElement && at !== document.body; at = at.parentElement) {
+    lines.observe(at.parentElement, { childList: true });
+  }
+  watch();
 }
 
 /** Put text on the clipboard; off localhost without HTTPS browsers offer only the old way. */
