@@ -8,7 +8,7 @@ from ..core.errors import ContextTooLong
 
 BLOCK = 0.75     # of the room: a cut frees at least a quarter, so that the prompt's start stays the same for many turns
 DEEPEST = 0.5    # of the room: more than half is never given up for speed
-TURNS = 9        # a cut makes room for so many turns like the last ones, within these two
+TURNS = 12       # a cut makes room for so many turns like the last ones, within these two: eight, and the next may be longer
 
 
 def choose_cut(message_tokens: Sequence[int], fixed_tokens: int, room: int, keep_from: int, *, roles: Sequence[str] = ()) -> int:
@@ -16,7 +16,7 @@ def choose_cut(message_tokens: Sequence[int], fixed_tokens: int, room: int, keep
 
     `keep_from`, where the branch was cut before, stays while everything from there fits `room` together with fixed_tokens
     (system prompt, glue); else the first place after it is taken from which at most 75 % of the room is used, at a user message
-    where `roles` tells them and one is there; less, down to half of the room, where nine turns like the last ones would not fit
+    where `roles` tells them and one is there; less, down to half of the room, where twelve turns like the last ones would not fit
     beside that. The last user message and what follows it always stay; without roles, the last message. A history that fits into
     75 % of the room is kept whole again. Raises ContextTooLong, with the counts.
     """
