@@ -253,7 +253,8 @@ class _Stream:
         stats: dict[str, Any] = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens,
                                  "cached_tokens": usage.cached_tokens, "tokens_per_second": speed}
         if self.started is not None:
-            stats |= {"context": self.started.context, "dropped": self.started.dropped, "ignored": list(self.started.ignored)}
+            stats |= {"context": self.started.context, "dropped": self.started.dropped, "left_out": self.started.left_out,
+                      "ignored": list(self.started.ignored)}
         return stats
 
 

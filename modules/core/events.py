@@ -50,7 +50,7 @@ class Queued:
 @dataclass(frozen=True)
 class Started:
     """prompt_tokens includes cached_tokens. dropped: how many oldest messages were left out; keep_from: where the cut now is;
-    left_out: how many tokens of a raw text's beginning were left out."""
+    left_out: how many tokens were left out of the beginning of a raw text, or of the reply that is gone on with."""
 
     run: str
     model: str

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..core.errors import BadRequest, ContextTooLong
 from ..core.events import Request
 from ..core.loader import ModelFacts
-from ..core.messages import Message
+from ..core.messages import Message, TextPart
 from ..text import spans as text_spans
 from ..text.pieces import pieces
 from ..text.template import TRANSCRIPT_STOPS, TRANSCRIPT_TEMPLATE, TemplateRenderer, default_template
@@ -19,13 +19,16 @@ from ..worker.client import WorkerClient
 @dataclass(frozen=True)
 class Prompt:
     """What the loader is given. keep_from: index of the first message kept after the system messages; dropped: how many went;
-    left_out: how many tokens of a raw text's beginning went."""
+    left_out: how many tokens went of the beginning of a raw text, or of the reply that is gone on with."""
 
     ids: tuple[int, ...]
     text: str
     keep_from: int = 0
     dropped: int = 0
     left_out: int = 0
+
+
+LEAST_REPLY = 64  # tokens of a reply that is gone on with: with less before it, going on makes no sense
 
 
 class PromptBuilder:
@@ -53,6 +56,15 @@ class PromptBuilder:
         """The prompt; raises ContextTooLong with the counts where it does not fit and may not be cut."""
         if not request.messages:
             return await self._plain(request)
+        try:
+            return await self._fitting(request)
+        except ContextTooLong:
+            shorter, left_out = await self._without_the_replys_beginning(request)
+            if not left_out:
+                raise
+        return replace(await self._fitting(shorter), left_out=left_out)
+
+    async def _fitting(self, request: Request) -> Prompt:
         room = self._facts.context - self._reserve(request)
         first = first_after_system(request.messages)
         keep_from = max(request.keep_from, first)
@@ -85,6 +97,38 @@ class PromptBuilder:
                 ids, text = await self._render(request, keep_from)
             fixed += max(1, len(ids) - room)
         return keep_from, ids, text
+
+    async def _without_the_replys_beginning(self, request: Request) -> tuple[Request, int]:
+        """A request whose last turn fits although its reply, which is gone on with, has filled the context; and how many of the
+        reply's first tokens went: 0 where that is not allowed or does not help.
+
+        They go in blocks of a quarter of the room, counted from the reply's beginning, so that the prompt stays the same for long.
+        """
+        last = len(request.messages) - 1
+        anchor = max((i for i, m in enumerate(request.messages) if m.role == "user"), default=last)
+        if not (request.truncate and request.continue_last):
+            return request, 0
+        message = request.messages[last]
+        bare = replace(request, messages=(*request.messages[:last], replace(message, content=(TextPart("x"),))), spliced={})
+        beside, _ = await self._render(bare, anchor)
+        space = self._facts.context - self._reserve(request) - len(beside)
+        spliced = request.spliced.get(last, ())
+        ids = list(spliced or (await self._worker.tokenize([(message.text, False)]))[0])
+        while ids and ids[-1] in self._facts.eog_ids:
+            ids.pop()
+        if space < LEAST_REPLY or len(ids) <= space:
+            return request, 0
+        block = space // 4
+        n_gone = -(-(len(ids) - space) // block) * block
+        text = await self._worker.detokenize(ids[n_gone:])
+        while text[:1] and text[0] & 0xC0 == 0x80:  # in the middle of a character
+            n_gone += 1
+            text = await self._worker.detokenize(ids[n_gone:])
+        rest = replace(message, content=(TextPart(text.decode("utf-8", "replace")),))
+        known = {index: found for index, found in request.spliced.items() if index != last}
+        if spliced:
+            known[last] = tuple(ids[n_gone:])
+        return replace(request, messages=(*request.messages[:last], rest), spliced=known, keep_from=anchor), n_gone
 
     async def _plain(self, request: Request) -> Prompt:
         if request.prompt_ids:

@@ -30,7 +30,8 @@ class Progress:
             case Started():
                 self._phase = {"state": "prefill", "done": event.cached_tokens, "total": event.prompt_tokens}
                 self._facts = {"model": event.model, "context": event.context, "prompt_tokens": event.prompt_tokens,
-                               "cached_tokens": event.cached_tokens, "dropped": event.dropped, "ignored": list(event.ignored)}
+                               "cached_tokens": event.cached_tokens, "dropped": event.dropped, "left_out": event.left_out,
+                               "ignored": list(event.ignored)}
             case Prefill(done, total):
                 self._phase = {"state": "prefill", "done": done, "total": total}
             case Delta():

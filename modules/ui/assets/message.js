@@ -181,9 +181,10 @@ export class MessageView {
     this.editor = h("div", { class: "editor" }, area, h("div", { class: "row" },
       isPerson ? textButton("Save and send", () => submit(true), { class: "plain primary" }) : null,
       textButton(isPerson ? "Save only" : "Save", () => submit(false)), textButton("Cancel", close)));
-    area.addEventListener("keydown", (event) => {
+    this.editor.addEventListener("keydown", (event) => {
+      if (event.isComposing) return; // both keys then belong to an input method
       if (event.key === "Escape") close();
-      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(isPerson);
+      else if (event.target === area && event.key === "Enter" && (event.ctrlKey || event.metaKey)) submit(isPerson);
       else return;
       event.stopPropagation();
       event.preventDefault();
@@ -221,6 +222,9 @@ function warning(text) {
 function leftOut(stats) {
   const lines = [];
   if (stats.dropped) lines.push(h("span", { text: `The context is full: ${count(stats.dropped, "earlier message")} left out.` }));
+  if (stats.left_out) {
+    lines.push(h("span", { text: `The context is full: the first ${count(stats.left_out, "token")} of this reply were not read again.` }));
+  }
   if (stats.ignored?.length) lines.push(h("span", { text: `This model's loader does not know: ${stats.ignored.join(", ")}.` }));
   return lines;
 }
