@@ -285,4 +285,5 @@ class Options:
 
 SPEC = LoaderSpec(
     name="echo", title="Echo (no model)", accepts=accepts, load=load, options=knobs_of(Options),
-    features=frozenset({"tokenize", "logits", "score", "embed", "logprobs", "prefix_reuse", "batching"}))
+    features=frozenset({"tokenize", "logits", "score", "embed", "logprobs", "prefix_reuse", "batching",
+                        "repeatable"}))

@@ -108,7 +108,9 @@ class LlamaCpp:
             context=self._open_context.size, vocab_size=vocabulary.size, slots=options.slots,
             chat_template=(template or b"").decode("utf-8", "replace"), bos_id=vocabulary.bos_id,
             bos_text=vocabulary.text_of(vocabulary.bos_id), eos_text=vocabulary.text_of(vocabulary.eos_id),
-            add_bos=vocabulary.add_bos, eog_ids=vocabulary.eog_ids, special_tokens=dict(vocabulary.special), features=FEATURES,
+            add_bos=vocabulary.add_bos, eog_ids=vocabulary.eog_ids, special_tokens=dict(vocabulary.special),
+            # Kernels differ by batch size, and so do their sums: with others beside a seed may give another text.
+            features=FEATURES | {"repeatable"} if options.slots == 1 else FEATURES,
             options={**vars(options), "context": settings.context, "threads": settings.threads, "batch": settings.batch,
                      "threads_batch": settings.threads_batch, "ubatch": settings.ubatch, "gpu_layers": gpu_layers,
                      "flash_attention": flash},

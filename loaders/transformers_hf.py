@@ -108,4 +108,5 @@ def end_ids(tokenizer: Any, text: TokenText, model: Any, template: str, vocab_si
 SPEC = LoaderSpec(
     name="transformers", title="Transformers", accepts=accepts, load=load, requires=("torch", "transformers", "accelerate"),
     install="pip install -r requirements.txt", options=knobs_of(Options), params=HONOURED,
-    features=frozenset({"tokenize", "logits", "score", "embed", "logprobs", "prefix_reuse", "batching"}))
+    features=frozenset({"tokenize", "logits", "score", "embed", "logprobs", "prefix_reuse", "batching",
+                        "repeatable"}))

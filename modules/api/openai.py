@@ -81,6 +81,7 @@ async def _answer(engine: Engine, http: Request, printer: Printer) -> Response:
         else:
             runs.begin()
         headers = printer.begin(await unless_gone(http, runs.started()))
+        headers["X-Colloquy-Seed-Repeats"] = "always" if "repeatable" in held.facts.features else "alone"
         if asked.stream:
             return EventStream(_stream(runs, printer), headers, runs.cancel)
         finished = await unless_gone(http, runs.finished())

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FinishReason = Literal["stop", "length", "cancelled"]
-Feature = Literal["tokenize", "logits", "score", "embed", "grammar", "logprobs", "prefix_reuse", "batching"]
+Feature = Literal["tokenize", "logits", "score", "embed", "grammar", "logprobs", "prefix_reuse", "batching", "repeatable"]
 FileFormat = Literal["gguf", "safetensors", "gptq", "awq", "exl2", "exl3", "pickle", "adapter", "echo", "unknown"]
 
 

@@ -63,6 +63,17 @@ def test_different_seeds_differ_where_sampling_is_honoured(stage: Stage, fresh: 
     assert len(found) > 1
 
 
+def test_a_seed_repeats_beside_others_where_the_model_says_so(stage: Stage, fresh: Name) -> None:
+    if "repeatable" not in stage.loader.facts.features:
+        pytest.skip("this loader says that a seed repeats alone only")
+    prompts = [prompt_of(stage.loader, text) for text in ("The quick brown fox", "def add(a, b):", "What is the name?")]
+    params = [GenerationParams(temperature=1.2, seed=seed, max_tokens=16) for seed in (3, 4, 5)]
+    alone = [stage.alone(fresh(), prompt, one).ids for prompt, one in zip(prompts, params, strict=True)]
+    played = [stage.add(fresh(), prompt, one) for prompt, one in zip(prompts, params, strict=True)]
+    stage.play()
+    assert [one.ids for one in played] == alone
+
+
 def test_a_run_ends_at_the_contexts_end_with_length(make: Make, fresh: Name) -> None:
     loader = make(context=256, slots=1)
     stage = Stage(loader)
