@@ -4,6 +4,7 @@ import { ChatList } from "./chat_list.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { fillWindow, h } from "./dom.js";
+import { listenForEscape } from "./escape.js";
 import { attempt, notices } from "./notices.js";
 
 const parts = {};
@@ -30,9 +31,7 @@ function makePage() {
   const chats = new ChatList(conversation);
   const chat = h("section", { class: "colloquy", "aria-label": "Chat" }, conversation.element, conversation.scroll.jump, notices,
     composer.element);
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && conversation.isStreaming && !event.defaultPrevented) conversation.stop();
-  });
+  listenForEscape(chat, conversation);
   conversation.addEventListener("opened", closeSidebar);
   const loaded = Promise.all([attempt(() => conversation.load()), chats.load()]);
   // For the page's other parts, such as the choice of a character: begin, open, load.
