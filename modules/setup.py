@@ -39,6 +39,9 @@ class Place:
         self.instance.announce(self.url)
         link = f"{self.url}?key={self.key}" if self.key else self.url
         print(f"Colloquy is ready: {link}", flush=True)
+        if self.settings.listen:
+            others = [link.replace("//127.0.0.1:", f"//{address}:", 1) for address in network_addresses()]
+            print("From other devices: " + (", ".join(others) or "this machine has no network address now."), flush=True)
         if not self.settings.no_browser:
             webbrowser.open(link)
 
@@ -70,6 +73,14 @@ def take_place(argv: Sequence[str], environ: Mapping[str, str]) -> Place:
     bound = listening_socket(host, settings.port)
     shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     return Place(settings, instance, key, bound, f"http://{shown}:{bound.getsockname()[1]}{settings.root_path}/")
+
+
+def network_addresses() -> list[str]:
+    """This machine's IPv4 addresses that other devices may reach, in the order of its interfaces."""
+    import psutil
+
+    found = (address for addresses in psutil.net_if_addrs().values() for address in addresses)
+    return [one.address for one in found if one.family == socket.AF_INET and not one.address.startswith(("127.", "169.254."))]
 
 
 def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:

@@ -104,8 +104,32 @@ def test_the_data_folder_and_the_key_are_their_owners_alone(tmp_path: Path) -> N
         assert stat.S_IMODE(app.data_dir.stat().st_mode) == 0o700
         assert key not in (app.data_dir / "instance.json").read_text()
         check_that_only_the_key_opens(app, key)
+        check_that_the_links_for_other_devices_open(app)
     with RunningApp(tmp_path / "data", tmp_path / "models", "--model", "none", "--listen") as app:
         assert app.link.endswith(key), "the key stays the same from start to start"
+
+
+def check_that_the_links_for_other_devices_open(app: RunningApp) -> None:
+    """The printed link named 127.0.0.1 alone, of no use to another device."""
+    printed = app.output.read_text("utf-8").partition("From other devices: ")[2].partition("\n")[0]
+    links = [link for link in printed.split(", ") if link.startswith("http://")]
+    assert links or "no network address" in printed
+    for link in links:
+        assert "127.0.0.1" not in link
+        assert httpx.get(link, follow_redirects=True, timeout=30).status_code in (200, 303), link
+
+
+def test_the_app_works_below_a_root_path(tmp_path: Path) -> None:
+    """Page, its scripts, the page's routes, the API: all behind the prefix that a reverse proxy leaves in place."""
+    write_script(tmp_path / "models", "story", STORY)
+    with RunningApp(tmp_path / "data", tmp_path / "models", "--model", "story", "--root-path", "/colloquy/") as app:
+        assert app.url.endswith("/colloquy/")
+        page = app.client.get("")
+        assert page.status_code == 200 and "/colloquy" in page.text
+        assert app.client.get("ui-api/chats", headers={"X-Session": "a-session-of-this-test"}).status_code == 200
+        wait_until(lambda: app.client.get("v1/models").json()["data"], what="the model")
+        answer = app.client.post("v1/completions", json={"prompt": "x", "max_tokens": 4})
+        assert answer.status_code == 200 and answer.json()["choices"][0]["text"]
 
 
 def check_that_only_the_key_opens(app: RunningApp, key: str) -> None:

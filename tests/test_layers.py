@@ -70,7 +70,7 @@ LAYERS: dict[str, Layer] = {
     "modules.instance": layer(CORE),
     "loaders": layer(CORE, "modules.sampling", inside=f"numpy llama_cpp httpx gptqmodel {' '.join(TORCH)}"),
     "modules.assembly": layer(*EDGE),
-    "modules.setup": layer("modules.instance", "modules.store", CORE),
+    "modules.setup": layer("modules.instance", "modules.store", CORE, inside="psutil"),
     "modules.install": layer(),
     "start": layer("modules.install", CORE),
     "app": layer("modules", theirs="fastapi gradio starlette uvicorn yaml"),
