@@ -127,3 +127,16 @@ def test_broken_models_are_listed_with_their_problem(models: Path) -> None:
 def test_names_are_decoded(name: str, n_params: int, quantization: str, kind: str) -> None:
     found = decode(name)
     assert (found.n_params, found.quantization, found.kind) == (n_params, quantization, kind)
+
+
+def test_a_folder_whose_weights_are_missing_is_listed_with_what_to_do_and_parts_of_others_are_not(tmp_path: Path) -> None:
+    """A download that was cut short was not listed, and nothing said why."""
+    for name in ("half", "pooling", "quants"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (tmp_path / "half" / "tokenizer.json").write_text("{}")
+    (tmp_path / "quants" / "tokenizer.json").write_text("{}")
+    (tmp_path / "quants" / "a.gguf").write_bytes(b"")
+    found = {file.name: file.problem for file in Catalog([tmp_path]).list()}
+    assert "download its *.safetensors files" in found["half"]
+    assert "pooling" not in found and "quants" not in found

@@ -13,6 +13,7 @@ MAX_DEPTH = 6
 MAX_ENTRIES = 50_000  # files and folders looked at in one scan
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 MIN_PICKLE_BYTES = 1_000_000  # smaller ones are optimizer states, tokenizers, voices
+UNFINISHED = {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "generation_config.json", "model.safetensors.index.json"}
 LINK_PROBLEM = "This is a link to a place outside the model folders; start the app with --models-dir for that place."
 
 Stamp = tuple[str, int, int]  # name, bytes, time of the last change in nanoseconds
@@ -73,7 +74,9 @@ class _Walk:
         weights = any(name.endswith(".safetensors") for name in files)
         pickled = any(name.endswith(PICKLE_SUFFIXES) for name in files)
         described = "config.json" in files or "adapter_config.json" in files
-        if (weights or pickled) if described else (weights and path != root):
+        # A model's folder that holds all but its weights is a download that was cut short: it is listed, and says so.
+        is_cut_short = bool(UNFINISHED.intersection(files)) and not any(name.endswith(".gguf") for name in files)
+        if (weights or pickled or is_cut_short) if described else (weights and path != root):
             astray = any(os.path.islink(path / name) and not inside(path / name, self.roots) for name in files)
             stamps = tuple(_stamp(path / name) for name in files)
             self.add(Candidate(path, root, False, stamps, LINK_PROBLEM if astray and root in self.roots else ""))

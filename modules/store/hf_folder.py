@@ -38,7 +38,7 @@ def read_folder(path: Path, name: str) -> ModelFile:
             if pickled:
                 size = sum((path / n).stat().st_size for n in pickled)
                 return replace(file, format="pickle", size_bytes=size, problem=PICKLE_PROBLEM)
-            raise BadFolder("The folder holds no weights: no *.safetensors files and no *.gguf files.")
+            raise BadFolder("The folder holds no weights; download its *.safetensors files into it.")
         file = replace(file, format="safetensors", size_bytes=sum((path / n).stat().st_size for n in weights))
         if "config.json" not in names:
             raise BadFolder("config.json is missing beside the weights; download the whole folder.")
