@@ -13,7 +13,8 @@ MAX_DEPTH = 6
 MAX_ENTRIES = 50_000  # files and folders looked at in one scan
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 MIN_PICKLE_BYTES = 1_000_000  # smaller ones are optimizer states, tokenizers, voices
-UNFINISHED = {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "generation_config.json", "model.safetensors.index.json"}
+UNFINISHED = {"tokenizer.json", "tokenizer_config.json", "tokenizer.model", "generation_config.json",
+              "model.safetensors.index.json"}  # what stands beside a model's config.json and nowhere else
 LINK_PROBLEM = "This is a link to a place outside the model folders; start the app with --models-dir for that place."
 
 Stamp = tuple[str, int, int]  # name, bytes, time of the last change in nanoseconds
