@@ -2,7 +2,9 @@
 
 import { get, post } from "./api.js";
 import { draftedChats } from "./composer.js";
+import { confirmed } from "./dialog.js";
 import { h, iconButton, textButton } from "./dom.js";
+import { hasFocus, hide } from "./focus.js";
 import { attempt, offerUndo } from "./notices.js";
 
 const SEARCH_PAUSE = 200; // milliseconds after the last key
@@ -60,18 +62,30 @@ export class ChatList {
       this.hasMore = answer.more;
       const elements = fresh.map((chat) => this.row(chat));
       if (offset) this.list.append(...elements);
-      else if (!this.list.querySelector("input")) this.list.replaceChildren(...elements); // not under somebody who renames
+      else if (!this.list.querySelector("input")) this.replaceRows(elements); // not under somebody who renames
       this.draw();
     });
     if (asked === this.asked) this.isLoading = false;
   }
 
+  /** The keyboard stays on the same button of the same chat, or of the one that is now in its place. */
+  replaceRows(elements) {
+    const rows = Array.from(this.list.children);
+    const place = rows.findIndex(hasFocus);
+    const button = place < 0 ? -1 : Array.from(rows[place].querySelectorAll("button")).indexOf(document.activeElement);
+    this.list.replaceChildren(...elements);
+    if (place < 0) return;
+    const same = elements.find((row) => row.dataset.chat === rows[place].dataset.chat) ?? elements[Math.min(place, elements.length - 1)];
+    const heir = same?.querySelectorAll("button")[button] ?? (this.isTrash ? this.toggle : this.begin);
+    heir.focus({ preventScroll: Boolean(same) });
+  }
+
   draw() {
     const query = this.search.value.trim();
-    this.more.hidden = !this.hasMore;
+    hide(this.more, !this.hasMore, () => this.list.lastElementChild?.querySelector("button:enabled").focus());
     this.nothing.hidden = this.rows.length > 0;
     this.nothing.textContent = query ? `Nothing found for “${query}”.` : this.isTrash ? "The trash is empty." : "No chats yet.";
-    this.purge.hidden = !this.isTrash || !this.rows.length;
+    hide(this.purge, !this.isTrash || !this.rows.length, () => this.toggle.focus());
     this.mark();
   }
 
@@ -107,14 +121,20 @@ export class ChatList {
       if (isDone) return;
       isDone = true;
       const title = input.value.trim();
-      if (keep && title && title !== chat.title) {
+      const isRenamed = keep && title && title !== chat.title;
+      if (isRenamed) {
         isDone = await attempt(() => post("rename", { conversation: chat.id, title }));
         if (!isDone) return; // the input stays, with what was typed
       }
-      input.remove();
+      const row = this.row(isRenamed ? { ...chat, title } : chat);
+      const had = hasFocus(input);
+      element.replaceWith(row);
+      this.mark();
+      if (had) row.querySelector(".actions button").focus(); // the one that opened this
       await this.load();
     };
     input.addEventListener("keydown", (event) => {
+      if (event.isComposing) return; // both keys then belong to an input method
       if (event.key === "Enter") finish(true);
       else if (event.key === "Escape") finish(false);
       else return;
@@ -123,6 +143,7 @@ export class ChatList {
     });
     input.addEventListener("blur", () => finish(true));
     element.replaceChildren(input);
+    input.focus();
     input.select();
   }
 
@@ -154,21 +175,6 @@ export class ChatList {
   async emptyTrash() {
     if (await confirmed("Delete all chats in the trash for good? This cannot be undone.")) await this.act("purge", { id: "" });
   }
-}
-
-/** Ask in a dialog; resolves to whether the person agreed. */
-function confirmed(question) {
-  return new Promise((resolve) => {
-    const dialog = h("dialog", { class: "colloquy-dialog" }, h("form", { method: "dialog" }, h("p", { text: question }),
-      h("div", { class: "row" }, h("button", { class: "plain", value: "no", text: "Cancel" }),
-        h("button", { class: "plain danger", value: "yes", text: "Delete" }))));
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "yes");
-    });
-    document.body.append(dialog);
-    dialog.showModal();
-  });
 }
 
 function shortDate(when) {

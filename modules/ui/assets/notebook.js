@@ -1,12 +1,13 @@
 // The notebook: a page of free text that the model goes on with, its documents, undo and redo of whole steps.
 
-import { get, post, session, socketAddress } from "./api.js";
+import { get, post, socketAddress } from "./api.js";
 import { fillWindow, h, stylesheet, textButton } from "./dom.js";
+import { dropDraft, keepDraft } from "./notebook_drafts.js";
+import { DraftOffers } from "./notebook_offers.js";
 
 const SAVE_PAUSE = 700; // milliseconds after the last key
 const RETRY = 1000;
 const SAVING_PAUSE = 3000; // between two questions whether what was written is on disk
-const DRAFT = "colloquy-notebook-draft";
 
 class NotebookPage {
   constructor() {
@@ -29,10 +30,10 @@ class NotebookPage {
     this.disk = h("span", { class: "warning" });
     this.status = h("span", { class: "state", role: "status" }, this.state, this.disk, this.notes);
     this.problem = h("div", { class: "notice", role: "alert", hidden: true });
+    this.offers = new DraftOffers(this);
     this.element = h("section", { class: "notebook", "aria-label": "Notebook" },
-      h("div", { class: "row bar" }, this.choice, this.newButton, this.trashButton), this.problem, this.area,
+      h("div", { class: "row bar" }, this.choice, this.newButton, this.trashButton), this.problem, this.offers.element, this.area,
       h("div", { class: "row bar" }, this.generateButton, this.undoButton, this.redoButton, this.status));
-    addEventListener("pagehide", () => this.keepDraft());
     document.addEventListener("visibilitychange", () => document.hidden && this.try(() => this.save()));
   }
 
@@ -41,7 +42,6 @@ class NotebookPage {
   async load() {
     const answer = await get("notebook/shown");
     this.show(answer.document);
-    this.recoverDraft();
     await this.list();
   }
 
@@ -51,6 +51,7 @@ class NotebookPage {
     this.watchSaving(found?.unsaved ?? "");
     if (!keepText) this.setText(found?.text ?? "");
     if (found?.run && found.run !== this.run) this.follow(found.run);
+    if (!keepText && !this.run) this.offers.recover();
     this.draw();
   }
 
@@ -108,6 +109,22 @@ class NotebookPage {
     this.keepDraft();
   }
 
+  /** Words that were typed before the page was loaded anew. */
+  goOnWith(text) {
+    this.setText(text);
+    this.typed();
+  }
+
+  /** What is typed but not saved survives a reload, a crash and a server that is gone. */
+  keepDraft() {
+    if (this.area.value === (this.document?.text ?? "")) return dropDraft(this.document);
+    try {
+      keepDraft(this.document, this.area.value);
+    } catch (error) {
+      console.warn("The draft could not be kept:", error); // storage is full or forbidden
+    }
+  }
+
   key(event) {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
@@ -133,32 +150,15 @@ class NotebookPage {
   }
 
   async saveText(text) {
-    const answer = this.document
-      ? await post("notebook/save", { document: this.document.id, text, base: this.document.version })
+    const before = this.document;
+    const answer = before
+      ? await post("notebook/save", { document: before.id, text, base: before.version })
       : await post("notebook/new", { text });
-    const isNew = !this.document || answer.document.title !== this.document.title;
+    const isNew = answer.document.title !== before?.title;
+    dropDraft(before);
     this.show(answer.document, { keepText: true });
-    if (this.area.value === text) localStorage.removeItem(DRAFT);
-    else this.typed();
+    if (this.area.value !== text) this.typed(); // over the new version
     if (isNew) await this.list();
-  }
-
-  /** What is typed but not saved survives a reload, a crash and a server that is gone. */
-  keepDraft() {
-    if (this.area.value === (this.document?.text ?? "")) return;
-    const draft = { session: session(), document: this.document?.id ?? "", text: this.area.value };
-    try {
-      localStorage.setItem(DRAFT, JSON.stringify(draft));
-    } catch (error) {
-      console.warn("The draft is too large for the browser to keep", error);
-    }
-  }
-
-  recoverDraft() {
-    const draft = JSON.parse(localStorage.getItem(DRAFT) ?? "null");
-    if (!draft || draft.session !== session() || draft.document !== (this.document?.id ?? "") || this.run) return;
-    this.setText(draft.text);
-    this.typed();
   }
 
   async step(name) {
@@ -205,7 +205,7 @@ class NotebookPage {
       const text = this.area.value;
       clearTimeout(this.timer);
       const answer = await post("notebook/generate", { document: this.document.id, text, base: this.document.version });
-      localStorage.removeItem(DRAFT);
+      dropDraft(this.document);
       this.show(answer.document, { keepText: true });
     });
   }
