@@ -2,6 +2,7 @@
 
 import { session } from "./api.js";
 import { h, icon, textButton } from "./dom.js";
+import { focusComposer, hasFocus, hide } from "./focus.js";
 
 const SAVE_PAUSE = 150; // milliseconds after the last key
 const DRAFT = "colloquy-draft-"; // then the chat's id, or "new-" and the session's
@@ -41,8 +42,10 @@ export class Composer {
       this.button.setAttribute("aria-label", stops ? "Stop" : "Send");
       this.button.classList.toggle("stop", stops);
     }
+    const losesFocus = hasFocus(this.button);
     this.button.disabled = !stops && !this.area.value.trim();
-    this.branch.hidden = this.conversation.branch === null;
+    if (losesFocus && this.button.disabled) focusComposer();
+    hide(this.branch, this.conversation.branch === null);
     for (const view of this.conversation.views) {
       view.element.classList.toggle("branch-point", view.facts.id === this.conversation.branch);
     }

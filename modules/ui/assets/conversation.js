@@ -2,6 +2,7 @@
 
 import { get, post } from "./api.js";
 import { copyText, h } from "./dom.js";
+import { holdFocus } from "./focus.js";
 import { MessageView } from "./message.js";
 import { announce, attempt, offerUndo } from "./notices.js";
 import { Scroll } from "./scroll.js";
@@ -72,6 +73,7 @@ export class Conversation extends EventTarget {
     const keep = answer.after === undefined ? -1 : this.views.findIndex((view) => view.facts.id === answer.after);
     const wasOther = answer.conversation !== this.facts.conversation;
     if (keep < 0) this.hasMore = answer.more;
+    const giveFocus = holdFocus(this.views.slice(keep + 1));
     for (const view of this.views.splice(keep + 1)) this.drop(view);
     this.facts = { conversation: answer.conversation, title: answer.title, head: answer.head, names: answer.names };
     this.branch = null;
@@ -84,6 +86,7 @@ export class Conversation extends EventTarget {
       if (view.facts.stats.unsaved) this.watchSaving(view);
     }
     this.changed();
+    giveFocus(this.views);
     if (wasOther || keep < 0) this.scroll.follow(true);
     this.scroll.afterChange();
     this.dispatchEvent(new Event("shown"));
@@ -215,7 +218,8 @@ export class Conversation extends EventTarget {
   }
 
   edit(view) {
-    return attempt(async () => view.openEditor(await this.textOf(view),
+    const opener = document.activeElement;
+    return attempt(async () => view.openEditor(await this.textOf(view), opener,
       (text, resend) => this.turn("edit", { node: view.facts.id, text, resend })));
   }
 

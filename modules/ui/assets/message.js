@@ -2,6 +2,9 @@
 
 import { Blocks, decorate } from "./blocks.js";
 import { count, h, iconButton, textButton } from "./dom.js";
+import { focusComposer, focusNamed, focusedName, keepFocus } from "./focus.js";
+
+const OTHER_WAY = { "Earlier version": "Later version", "Later version": "Earlier version" };
 
 /** facts: a message as /ui-api/view gives it. actions: the conversation's, each called with the message. */
 export class MessageView {
@@ -31,6 +34,18 @@ export class MessageView {
 
   get isLive() {
     return this.facts.status === "streaming" && Boolean(this.facts.run);
+  }
+
+  // --- The keyboard
+
+  /** The name of the control that has it, null where it is elsewhere; an editor that is being saved counts as its button. */
+  get focusedName() {
+    return this.editor?.inert && document.activeElement === document.body ? "Edit" : focusedName(this.element);
+  }
+
+  /** Whether there is a control of that name to take it; at the first or last version the way back does. */
+  takeFocus(name) {
+    return focusNamed(this.element, name) || (name in OTHER_WAY && focusNamed(this.element, OTHER_WAY[name]));
   }
 
   addReasoning(seconds) {
@@ -70,8 +85,10 @@ export class MessageView {
     if (status.finish !== undefined) {
       Object.assign(this.facts, { status: status.state, finish: status.finish, stats: status, run: "" });
       if (this.reasoning) this.reasoning.title.textContent = thought(status.seconds);
-      this.drawEnd();
-      this.drawButtons();
+      keepFocus(this.element, () => {
+        this.drawEnd();
+        this.drawButtons();
+      });
       return;
     }
     this.element.classList.add("live");
@@ -135,7 +152,7 @@ export class MessageView {
   setUnsaved(reason) {
     if (reason === (this.facts.stats.unsaved ?? "")) return;
     this.facts.stats.unsaved = reason;
-    this.drawEnd();
+    keepFocus(this.state, () => this.drawEnd());
   }
 
   drawButtons() {
@@ -162,8 +179,8 @@ export class MessageView {
     this.buttons.replaceChildren(...buttons);
   }
 
-  /** Put an editor in the text's place. save(text, resend) resolves to whether it worked. */
-  openEditor(text, save) {
+  /** Put an editor in the text's place. save(text, resend) resolves to whether it worked. opener: what has the keyboard after it. */
+  openEditor(text, opener, save) {
     if (this.editor) return this.editor.querySelector("textarea").focus();
     const area = h("textarea", { "aria-label": "Edit message", dir: "auto", rows: Math.min(20, text.split("\n").length + 1) });
     area.value = text;
@@ -171,11 +188,14 @@ export class MessageView {
       this.editor.remove();
       this.editor = null;
       this.body.hidden = false;
+      if (opener.isConnected && opener !== document.body) opener.focus({ preventScroll: true });
+      else if (!this.takeFocus("Edit")) focusComposer();
     };
     const submit = async (resend) => {
       this.editor.inert = true;
       if (await save(area.value, resend)) return;
       this.editor.inert = false;
+      area.focus();
     };
     const isPerson = this.facts.role === "user";
     this.editor = h("div", { class: "editor" }, area, h("div", { class: "row" },

@@ -1,6 +1,7 @@
 // Lines that come and can be sent away: what went wrong, and what can be undone. Also what a screen reader is told.
 
 import { h, iconButton, textButton } from "./dom.js";
+import { remove } from "./focus.js";
 
 const UNDO_SECONDS = 12;
 
@@ -20,7 +21,7 @@ export function complain(error) {
     if (line.firstChild.textContent === text) line.remove();
   }
   const line = h("div", { class: "notice error", role: "alert" }, h("span", { text }));
-  line.append(iconButton("close", "Dismiss", () => line.remove()));
+  line.append(iconButton("close", "Dismiss", () => remove(line)));
   notices.append(line);
 }
 
@@ -28,16 +29,16 @@ export function complain(error) {
 export function offerUndo(text, undo) {
   const line = h("div", { class: "notice", role: "status" }, h("span", { text }));
   const take = async () => {
-    line.remove();
+    remove(line);
     try {
       await undo();
     } catch (error) {
       complain(error);
     }
   };
-  line.append(textButton("Undo", take), iconButton("close", "Dismiss", () => line.remove()));
+  line.append(textButton("Undo", take), iconButton("close", "Dismiss", () => remove(line)));
   notices.append(line);
-  setTimeout(() => line.remove(), UNDO_SECONDS * 1000);
+  setTimeout(() => remove(line), UNDO_SECONDS * 1000);
 }
 
 /** Run it; what it throws is shown as a line and loses nothing. Returns whether it worked. */

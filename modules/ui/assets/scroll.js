@@ -1,6 +1,7 @@
 // Keeps the newest text in sight for a reader who is at the end, and leaves alone one who has scrolled up.
 
 import { icon, h } from "./dom.js";
+import { hide } from "./focus.js";
 
 const AT_END = 4; // pixels
 const NEAR_TOP = 600;
@@ -39,7 +40,7 @@ export class Scroll {
 
   follow(isFollowing) {
     this.isFollowing = isFollowing;
-    this.jump.hidden = isFollowing;
+    hide(this.jump, isFollowing, () => this.scroller.focus({ preventScroll: true }));
   }
 
   /** To be called after the messages changed. */
