@@ -113,7 +113,7 @@ def test_a_reply_that_is_written_again_leaves_the_keyboard_to_the_box(open_page:
     assert active(page) == ("3", "Copy"), "the buttons of a reply that ended are drawn anew"
 
 
-def test_the_button_that_stopped_a_reply_leaves_the_keyboard_to_the_box(open_page: Open, server: Server, chats: FakeChats) -> None:
+def test_the_stop_button_leaves_the_keyboard_to_the_box(open_page: Open, server: Server, chats: FakeChats) -> None:
     page = open_page()
     send(page, "Go on")
     server.call(live_run(chats).say, "Once")
