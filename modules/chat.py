@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from .core.conversation import GREETING, Conversation, Node
-from .core.errors import BadRequest, NotFound
+from .core.errors import BadRequest, Conflict, NotFound
 from .core.messages import Message, message
 from .engine import Engine
 from .replies import Replies, Reply
@@ -59,6 +59,7 @@ class ChatService:
         self._sessions = sessions
         self._cards = cards
         self._replies = replies
+        self._begun: dict[str, str] = {}  # by session, the chat that its first message made of an empty one
 
     # What the page shows
 
@@ -105,7 +106,7 @@ class ChatService:
                 place = _place(chat)
             parent = under
         else:
-            conversation = await self._begin(state, title=_title(text))
+            conversation = self._begun[session] = await self._begin(state, title=_title(text))
             parent = (await self._sessions.get(session)).head
         said = message("user", text, name=state.user_name or None)
         user = await asyncio.to_thread(self._store.chats.add, conversation, parent, said, owner=state.owner)
@@ -191,18 +192,30 @@ class ChatService:
         if card is not None and card.greeting:
             await self._begin(state, title=card.name)
 
-    async def describe(self, session: str, *, system_prompt: str | None = None, user_name: str | None = None,
-                       persona: str | None = None) -> None:
-        """Set what the model is told of the chat and of the person, from the next message on."""
+    async def describe(self, session: str, *, conversation: str | None = None, system_prompt: str | None = None,
+                       user_name: str | None = None, persona: str | None = None) -> None:
+        """Set what the model is told of the chat and of the person, from the next message on.
+
+        conversation: the chat that the system prompt was written for, None for the open one, "" for one not begun. Where another
+        is open by now, its own keeps the text and the open one's stays; raises Conflict where that was left empty.
+        """
         given = {"system_prompt": system_prompt, "user_name": user_name, "persona": persona}
         changes = {name: text for name, text in given.items() if text is not None}
         for name, text in changes.items():
             limit = MAX_NAME_CHARACTERS if name == "user_name" else MAX_MESSAGE_CHARACTERS
             if len(text) > limit:
                 raise BadRequest(f"{name} has {len(text):,} characters; the limit is {limit:,}.", param=name)
+        now = (await self._sessions.get(session)).conversation
+        written_for = now if conversation is None else conversation
+        if not written_for and self._begun.get(session) == now:
+            written_for = now
+        if system_prompt is not None and written_for != now:
+            if not written_for:
+                raise Conflict("The system prompt was not kept: it was written for a chat that was left empty.")
+            del changes["system_prompt"]
         state = await self._sessions.update(session, **changes)
-        if system_prompt is not None and state.conversation:
-            await asyncio.to_thread(self._store.chats.change, state.conversation, state.owner, system_prompt=system_prompt)
+        if system_prompt is not None and written_for:
+            await asyncio.to_thread(self._store.chats.change, written_for, state.owner, system_prompt=system_prompt)
 
     async def open_chat(self, session: str, conversation: str) -> None:
         state = await self._sessions.get(session)

@@ -9,7 +9,7 @@ import gradio as gr
 
 from ..core.errors import AppError
 from .chat_view import ChatView
-from .page_frame import Page
+from .page_frame import SESSION_JS, Page
 
 NOBODY = "No character"
 STARTER_LINE = ("You are talking to the starter model: tiny, made by this project, for trying things out. "
@@ -18,6 +18,7 @@ LOADING_LINE = "The model is still being loaded."
 NO_MODEL_LINE = "No model is loaded. Choose one in the Model tab."
 # Draws the chat again after Gradio changed it on the server.
 REDRAW = "() => { window.colloquyChat && window.colloquyChat.load(); }"
+FORM_IS_FILLED = "() => { document.getElementById('chat-form').inert = false; }"
 
 
 class ChatTab:
@@ -31,11 +32,11 @@ class ChatTab:
 
     def build(self) -> None:
         self._about = gr.Markdown(STARTER_LINE, visible=False, elem_id="model-line")
-        ChatView(elem_id="chat-view")
+        self._view = ChatView(elem_id="chat-view")
 
     def build_side(self) -> None:
         """The form that stands above the parameters in the panel at the right."""
-        with gr.Accordion("Character and system prompt", open=True):
+        with gr.Accordion("Character and system prompt", open=True, elem_id="chat-form"):
             self._character = gr.Dropdown(label="Character", info="Choosing one begins a new chat.", choices=[NOBODY],
                                           value=NOBODY, interactive=True, elem_id="character")
             self._system = gr.Textbox(label="System prompt", lines=3,
@@ -44,11 +45,13 @@ class ChatTab:
             self._name = gr.Textbox(label="Your name", lines=1, interactive=True, elem_id="user-name")
             self._persona = gr.Textbox(label="About you", info="For characters: who they are talking to.", lines=2, max_lines=6,
                                        interactive=True, elem_id="persona")
+            # What the boxes were filled with, and of which chat: only a text that differs from it is a person's.
+            self._filled = gr.JSON(visible=False)
 
     @property
     def outputs(self) -> list[Any]:
         """What `state` fills, in order."""
-        return [self._about, self._character, self._system, self._name, self._persona]
+        return [self._about, self._character, self._system, self._name, self._persona, self._filled]
 
     async def state(self, session: str) -> list[Any]:
         """The session's character and prompts, and what the loaded model is."""
@@ -56,14 +59,18 @@ class ChatTab:
         names = await self._page.services.character_names()
         chosen = saved.character if saved.character in names else NOBODY
         choice = gr.update(choices=[NOBODY, *names], value=chosen)
-        return [self._model_line(), choice, saved.system_prompt, saved.user_name, saved.persona]
+        filled = {"conversation": saved.conversation, "system_prompt": saved.system_prompt, "user_name": saved.user_name,
+                  "persona": saved.persona}
+        return [self._model_line(), choice, saved.system_prompt, saved.user_name, saved.persona, filled]
 
     def wire(self) -> None:
         session = self._page.session
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         self._character.input(self._play, [session, self._character], self.outputs, **quiet).then(None, None, None, js=REDRAW)
         for box, field in ((self._system, "system_prompt"), (self._name, "user_name"), (self._persona, "persona")):
-            box.blur(self._keeper(field), [session, box], None, **quiet)
+            box.blur(self._keeper(field), [session, box, self._filled], [self._filled], **quiet)
+        moved = self._view.moved(self.state, [session], self.outputs, trigger_mode="always_last", js=SESSION_JS, **quiet)
+        moved.then(None, None, None, js=FORM_IS_FILLED)
 
     async def _play(self, session: str, name: str) -> list[Any]:
         character = "" if name == NOBODY else name
@@ -76,11 +83,16 @@ class ChatTab:
         return await self.state(session)
 
     def _keeper(self, field: str) -> Any:
-        async def keep(session: str, text: str) -> None:
+        async def keep(session: str, text: str, filled: dict[str, str] | None) -> Any:
+            filled = filled or {}
+            if text == filled.get(field):
+                return gr.skip()
             try:
-                await self._page.services.chat.describe(session, **{field: text})
+                await self._page.services.chat.describe(session, conversation=filled.get("conversation"), **{field: text})
             except AppError as error:
                 gr.Warning(error.message)
+                return gr.skip()
+            return {**filled, field: text}
 
         return keep
 

@@ -6,25 +6,29 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from .static_files import assets_version
+from .static_files import import_of
 
 
 class ScriptedPart(gr.HTML):  # type: ignore[misc]  # Gradio is not typed
     """An empty place that a script of ours fills. It has no value, so no text of a model or person ever passes through Gradio."""
 
-    def __init__(self, part: Literal["chat", "chats", "notebook"], *, script: str = "chat_view.js", **arguments: Any) -> None:
-        address = f"ui-static/{assets_version()}/{script}"
-        super().__init__(
-            value="", html_template=f'<div class="colloquy-{part}"></div>', apply_default_css=False,
-            js_on_load=f'import(new URL("{address}", document.baseURI)).then((module) => module.mount(element, "{part}"))',
-            **arguments)
+    def __init__(self, part: Literal["chat", "chats", "notebook"], *, script: str = "chat_view.js", then: str = "",
+                 **arguments: Any) -> None:
+        """then: what runs once the part is in its place; the events that it triggers are listened to by their names."""
+        mount = f'{import_of(script)}.then((module) => module.mount(element, "{part}"))'
+        super().__init__(value="", html_template=f'<div class="colloquy-{part}"></div>', apply_default_css=False,
+                         js_on_load=f"{mount}.then({then})" if then else mount, **arguments)
 
 
 class ChatView(ScriptedPart):
-    """The open chat: messages, notices and the box to write in; fills the height it is given."""
+    """The open chat: messages, notices and the box to write in; fills the height it is given. Its event `moved` tells that
+    another chat is shown."""
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__("chat", **arguments)
+        # Imported beside the first, so that no change between the two is missed.
+        form = import_of("chat_form.js")
+        follow = f'(form => () => form.then((module) => module.follow(() => trigger("moved"))))({form})'
+        super().__init__("chat", then=follow, **arguments)
 
 
 class ChatListView(ScriptedPart):

@@ -95,6 +95,7 @@ def _fill_on_load(blocks: gr.Blocks, page: Page) -> None:
                 raise gr.Error(error.message) from error
         return values
 
-    blocks.load(fill, [page.session], outputs, js=SESSION_JS, show_progress="hidden", api_visibility="private")
+    filled = blocks.load(fill, [page.session], outputs, js=SESSION_JS, show_progress="hidden", api_visibility="private")
+    filled.then(None, None, None, js="() => { window.pageFilled = true; }")  # tests wait for it
     for event in page.refresh_after:
         event.then(fill, [page.session], outputs, show_progress="hidden", api_visibility="private")

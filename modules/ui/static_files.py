@@ -28,6 +28,11 @@ def assets_version() -> str:
     return digest.hexdigest()[:12]
 
 
+def import_of(script: str) -> str:
+    """The JavaScript expression that imports one of them."""
+    return f'import(new URL("ui-static/{assets_version()}/{script}", document.baseURI))'
+
+
 async def serve_asset(request: Request) -> Response:
     """GET /ui-static/{version}/{name}. An old version gets today's file, but may not keep it."""
     content = assets().get(request.path_params["name"])
