@@ -36,6 +36,7 @@ class ChatView:
     siblings: Mapping[int, Sequence[int]]
     names: Mapping[str, str]
     character: str = ""
+    elsewhere: Sequence[Node] = ()
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ class ChatService:
         head = state.head if state.head in tree.nodes else tree.newest_leaf(None)
         path = tree.path(head)
         names["assistant"] = summary.character or "Assistant"
+        shown = {node.id for node in path}
+        elsewhere = [node for node in self._replies.live(state.conversation) if node.id in tree.nodes and node.id not in shown]
         return ChatView(state.conversation, summary.title, head, path, {n.id: tree.siblings(n.id) for n in path}, names,
-                        summary.character)
+                        summary.character, elsewhere)
 
     def origin(self, run: str) -> Node | None:
         return self._replies.origin(run)
@@ -116,20 +119,24 @@ class ChatService:
 
     async def regenerate(self, session: str, node: int) -> Turn:
         state = await self._sessions.get(session)
-        place = (await self._tree(state.conversation, state.owner)).path(node)[-1]
+        tree = await self._tree(state.conversation, state.owner)
+        place = tree.path(node)[-1]
         under = place.id if place.message.role == "user" else place.parent
         if under is None:
             raise BadRequest("A greeting cannot be written again; send a message first.")
+        self._replace(tree, node)
         reply = await self._reply(state, under=under)
         return Turn(None, reply.node, reply.run)
 
     async def continue_reply(self, session: str, node: int) -> Turn:
         state = await self._sessions.get(session)
-        place = (await self._tree(state.conversation, state.owner)).path(node)[-1]
+        tree = await self._tree(state.conversation, state.owner)
+        place = tree.path(node)[-1]
         if place.message.role != "assistant":
             raise BadRequest("Only a reply can be continued; choose one of the model's messages.")
         if place.status == "streaming":
             raise BadRequest("This reply is still being written; stop it first.")
+        self._replace(tree, node)
         # What broke off while it still thought has no text to go on from: it is written anew, beside the old one.
         reply = await self._reply(state, under=place.parent, going_on=place if place.message.text else None)
         return Turn(None, reply.node, reply.run)
@@ -137,12 +144,14 @@ class ChatService:
     async def edit(self, session: str, node: int, text: str, *, resend: bool) -> Turn:
         state = await self._sessions.get(session)
         _check_text(text)
-        old = (await self._tree(state.conversation, state.owner)).path(node)[-1]
+        tree = await self._tree(state.conversation, state.owner)
+        old = tree.path(node)[-1]
         edited = message(old.message.role, text, name=old.message.name)
         new = await asyncio.to_thread(self._store.chats.add, state.conversation, old.parent, edited, owner=state.owner,
                                       keep_from=old.keep_from)
         state = await self._show(state, new.id)
         if resend and old.message.role == "user":
+            self._replace(tree, node)
             reply = await self._reply(state, under=new.id)
             return Turn(new, reply.node, reply.run)
         return Turn(new if old.message.role == "user" else None, new if old.message.role != "user" else None)
@@ -250,6 +259,12 @@ class ChatService:
         if not conversation:
             raise NotFound("This chat is empty; send a message first.")
         return self._replies.as_written(await asyncio.to_thread(self._store.chats.conversation, conversation, owner))
+
+    def _replace(self, tree: Conversation, node: int) -> None:
+        """A new version of this message is about to be written: stop what is being written in or below it, which goes out of
+        sight and with one slot would be waited for. What it has so far is saved."""
+        below = tree.below(node)
+        self._replies.cancel(lambda writing: writing.id in below)
 
     async def _show(self, state: Session, head: int | None) -> Session:
         """Move the session's head, unless the person has gone to another chat meanwhile."""

@@ -76,6 +76,11 @@ class Replies:
             return tree
         return Conversation(tree.id, [self._unsaved.get(node.id, node) for node in tree.nodes.values()])
 
+    def live(self, conversation: str) -> list[Node]:
+        """The chat's nodes that are being written, each as it was at its start."""
+        nodes = (self._origins.get(run.id) for run in self._engine.live_runs)
+        return [node for node in nodes if node is not None and node.conversation == conversation]
+
     def cancel(self, is_its: Callable[[Node], bool]) -> None:
         """Stop the live replies that write to such nodes."""
         for run in self._engine.live_runs:

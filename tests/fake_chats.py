@@ -24,6 +24,7 @@ class View:
     path: Sequence[Node] = ()
     siblings: Mapping[int, Sequence[int]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=lambda: {"user": "You", "assistant": "Ada"})
+    elsewhere: Sequence[Node] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,10 @@ class FakeChats:
             return View()
         tree = self.tree(chat)
         path = tree.path(head)
-        return View(chat, self.rows[chat].title, head, path, {node.id: tree.siblings(node.id) for node in path})
+        live = {run.id for run in self.runs.values() if not run.done}
+        elsewhere = [node for node in tree.nodes.values() if node.run in live and node not in path]
+        return View(chat, self.rows[chat].title, head, path, {node.id: tree.siblings(node.id) for node in path},
+                    elsewhere=elsewhere)
 
     async def send(self, session: str, text: str, *, conversation: str, under: int | None) -> TurnDone:
         if self.refuse:

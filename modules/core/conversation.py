@@ -68,6 +68,14 @@ class Conversation:
         """Ids of all versions at this place (swipes, edits), oldest first, the node itself among them."""
         return self.children.get(self.nodes[node].parent, [])
 
+    def below(self, node: int) -> set[int]:
+        """Ids of the node and of all that follow it, in every version."""
+        found, todo = set(), [node]
+        while todo:
+            found.add(todo[-1])
+            todo += self.children.get(todo.pop(), [])
+        return found
+
     def newest_leaf(self, node: int | None) -> int | None:
         """The leaf reached by always taking the newest child: what to show after a swipe."""
         while self.children.get(node):

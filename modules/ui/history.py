@@ -67,6 +67,7 @@ async def view_json(view: ChatView, nodes: Sequence[Node], texts: RenderedTexts)
     messages = [_message_json(view, node, html, reasoning)
                 for node, html, reasoning in zip(nodes, shown[::2], shown[1::2], strict=True)]
     return {"conversation": view.conversation, "title": view.title, "head": view.head, "names": dict(view.names),
+            "elsewhere": [{"node": node.id, "run": node.run} for node in view.elsewhere],
             "messages": messages, "more": bool(nodes) and nodes[0].id != view.path[0].id}
 
 

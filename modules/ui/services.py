@@ -18,7 +18,7 @@ class ChatView(Protocol):
 
     siblings: by node id of the path, the ids of all versions at that place, oldest first, the node itself among them.
     conversation is "" until the first message of a new chat is saved. names: what to call a role, by role ("user",
-    "assistant"...); a message's own name wins.
+    "assistant"...); a message's own name wins. elsewhere: nodes of the chat that are being written and are not on the path.
     """
 
     @property
@@ -33,6 +33,8 @@ class ChatView(Protocol):
     def siblings(self) -> Mapping[int, Sequence[int]]: ...
     @property
     def names(self) -> Mapping[str, str]: ...
+    @property
+    def elsewhere(self) -> Sequence[Node]: ...
 
 
 class Turn(Protocol):
@@ -80,7 +82,10 @@ class Chats(Protocol):
         """
 
     async def regenerate(self, session: str, node: int) -> Turn:
-        """A new version beside the assistant message `node`; under a user message `node`, its (next) reply."""
+        """A new version beside the assistant message `node`; under a user message `node`, its (next) reply.
+
+        As with `continue_reply` and with an `edit` that resends, what is being written in or below `node` is stopped and kept.
+        """
 
     async def continue_reply(self, session: str, node: int) -> Turn:
         """A version that begins with the text of `node` and goes on; the reply node's message holds that text from the start."""

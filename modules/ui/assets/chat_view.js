@@ -4,6 +4,7 @@ import { ChatList } from "./chat_list.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { fillWindow, h } from "./dom.js";
+import { Elsewhere } from "./elsewhere.js";
 import { listenForEscape } from "./escape.js";
 import { attempt, notices } from "./notices.js";
 
@@ -30,7 +31,7 @@ function makePage() {
   const composer = new Composer(conversation);
   const chats = new ChatList(conversation);
   const chat = h("section", { class: "colloquy", "aria-label": "Chat" }, conversation.element, conversation.scroll.jump, notices,
-    composer.element);
+    new Elsewhere(conversation).element, composer.element);
   listenForEscape(chat, conversation);
   conversation.addEventListener("opened", closeSidebar);
   const loaded = Promise.all([attempt(() => conversation.load()), chats.load()]);

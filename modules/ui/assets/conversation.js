@@ -15,7 +15,7 @@ export class Conversation extends EventTarget {
     super();
     this.views = [];
     this.streams = new Map(); // of live messages, by node id
-    this.facts = { conversation: "", title: "", head: null, names: {} };
+    this.facts = { conversation: "", title: "", head: null, names: {}, elsewhere: [] };
     this.branch = null; // the node id under which the next message goes, where that is not the head
     this.hasMore = false;
     this.isBusy = false;
@@ -75,7 +75,8 @@ export class Conversation extends EventTarget {
     if (keep < 0) this.hasMore = answer.more;
     const giveFocus = holdFocus(this.views.slice(keep + 1));
     for (const view of this.views.splice(keep + 1)) this.drop(view);
-    this.facts = { conversation: answer.conversation, title: answer.title, head: answer.head, names: answer.names };
+    const { conversation, title, head, names, elsewhere } = answer;
+    this.facts = { conversation, title, head, names, elsewhere };
     this.branch = null;
     const views = answer.messages.map((facts) => new MessageView(facts, this.actions));
     this.views.push(...views);
@@ -199,8 +200,11 @@ export class Conversation extends EventTarget {
     return this.turn("send", { text, conversation: this.facts.conversation, under: this.branch ?? this.head });
   }
 
-  async stop() {
-    const runs = this.views.filter((view) => this.streams.has(view.facts.id)).map((view) => view.facts.run);
+  stop() {
+    return this.stopRuns(this.views.filter((view) => this.streams.has(view.facts.id)).map((view) => view.facts.run));
+  }
+
+  async stopRuns(runs) {
     await attempt(() => Promise.all(runs.map((run) => post("stop", { run }))));
   }
 
