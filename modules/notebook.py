@@ -15,7 +15,7 @@ from .engine import Engine, Run
 from .saving import Savings
 from .sessions import Session, Sessions
 from .store.database import Store
-from .store.documents import Document, DocumentSummary
+from .store.documents import Document, DocumentSummary, Version
 from .store.journal import JournalWriter
 from .store.schema import LOCAL
 
@@ -169,6 +169,20 @@ class Notebook:
 
     async def restore(self, document: str) -> None:
         await asyncio.to_thread(self._documents.restore, document)
+
+    async def purge(self, document: str | None) -> int:
+        """Delete a trashed document with its versions for good, or every one in the trash (None); returns how many."""
+        return await asyncio.to_thread(self._store.trash.purge_documents, LOCAL, None if document is None else [document])
+
+    async def versions(self, document: str) -> list[Version]:
+        """Every saved text that is kept, newest first, whichever tab saved it."""
+        return await asyncio.to_thread(self._documents.versions, document)
+
+    async def bring_back(self, document: str, version: int) -> Document:
+        """Show the text of a version as a new one on top. Raises BadRequest while the document is being written to."""
+        if self.live_run(document):
+            raise BadRequest("This document is being written to; stop that first.")
+        return await asyncio.to_thread(self._documents.bring_back, document, version)
 
     async def settle(self) -> None:
         """Wait until every ended run is saved, or was tried to."""

@@ -54,6 +54,34 @@ async def test_a_document_in_the_trash_is_shown_to_nobody(tmp_path: Path) -> Non
         assert await d.notebook.shown(TAB) is not None
 
 
+async def test_only_what_is_in_the_trash_is_deleted_for_good(tmp_path: Path) -> None:
+    """There was no way to it: what was in the trash could be neither read nor removed."""
+    async with desk(tmp_path) as d:
+        kept, first, second, third = [(await d.notebook.create(TAB, str(n))).id for n in range(4)]
+        for document in (first, second, third):
+            await d.notebook.trash(document)
+        assert await d.notebook.purge(kept) == 0
+        assert await d.notebook.purge(first) == 1
+        assert {found.id for found in (await d.notebook.listing(trashed=True))[0]} == {second, third}
+        assert await d.notebook.purge(None) == 2
+        assert [found.id for found in (await d.notebook.listing())[0]] == [kept]
+        assert (await d.notebook.listing(trashed=True))[1] == 0
+
+
+async def test_no_version_is_brought_back_under_a_text_that_is_being_written(tmp_path: Path) -> None:
+    async with desk(tmp_path, script=" on and on" * 2000, rate=300) as d:
+        await d.sessions.update(TAB, params={"max_tokens": 0})
+        document = await d.notebook.create(TAB, "Once")
+        going = await d.notebook.generate(TAB, document.id, "Once upon", base=document.version)
+        with pytest.raises(AppError, match="being written to"):
+            await d.notebook.bring_back(document.id, document.version)
+        d.engine.run(going.run).cancel()
+        await until(lambda: not d.notebook.live_run(document.id))
+        written = d.store.documents.get(document.id).text
+        assert (await d.notebook.bring_back(document.id, document.version)).text == "Once"
+        assert written in [d.store.documents.version(document.id, v.id) for v in await d.notebook.versions(document.id)]
+
+
 async def test_the_text_is_saved_also_where_no_model_can_continue_it(tmp_path: Path) -> None:
     async with desk(tmp_path) as d:
         document = await d.notebook.create(TAB, "Once")

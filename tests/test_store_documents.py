@@ -40,7 +40,7 @@ def test_a_save_after_undo_loses_no_text(store: Store) -> None:
     doc = store.documents.undo(doc.id)
     doc = store.documents.save(doc.id, "ac", base=doc.version)
     assert not doc.can_redo and store.documents.undo(doc.id).text == "a" and store.documents.redo(doc.id).text == "ac"
-    assert {store.documents.version(doc.id, version) for version, _, _ in store.documents.versions(doc.id)} == {"a", "ab", "ac"}
+    assert {store.documents.version(doc.id, version.id) for version in store.documents.versions(doc.id)} == {"a", "ab", "ac"}
 
 
 def test_two_tabs_saving_on_the_same_version_keep_both_texts(store: Store) -> None:
@@ -48,8 +48,24 @@ def test_two_tabs_saving_on_the_same_version_keep_both_texts(store: Store) -> No
     store.documents.save(start.id, "first tab", base=start.version)
     stale = store.documents.save(start.id, "second tab", base=start.version)
     assert stale.text == "second tab" and store.documents.undo(start.id).text == "start"
-    kept = [store.documents.version(start.id, version) for version, _, _ in store.documents.versions(start.id)]
+    kept = [store.documents.version(start.id, version.id) for version in store.documents.versions(start.id)]
     assert kept == ["second tab", "first tab", "start"]
+
+
+def test_a_version_beside_the_shown_one_comes_back_on_top_and_nothing_is_lost(store: Store) -> None:
+    """What a tab had saved before another saved from the same version was reached by neither undo nor redo."""
+    start = store.documents.create(text="start")
+    first = store.documents.save(start.id, "first tab " * 20, base=start.version)
+    second = store.documents.save(start.id, "second tab", base=start.version)
+    listed = store.documents.versions(start.id)
+    assert [(v.id, v.length, v.is_shown) for v in listed] == [
+        (second.version, 10, True), (first.version, 200, False), (start.version, 5, False)]
+    assert [v.ending for v in listed] == ["second tab", ("first tab " * 20)[-documents_file.LAST_WORDS:], "start"]
+    back = store.documents.bring_back(start.id, first.version)
+    assert back.text == "first tab " * 20 and len(store.documents.versions(start.id)) == 4
+    assert store.documents.undo(start.id).text == "second tab" and store.documents.redo(start.id).text == back.text
+    with pytest.raises(NotFound):
+        store.documents.bring_back(store.documents.create().id, first.version)
 
 
 def test_saving_the_same_text_adds_no_version(store: Store) -> None:
@@ -72,7 +88,7 @@ def test_no_order_of_steps_loses_a_saved_text(store: Store, steps: list[str]) ->
             saved.add(f"text {number}")
             doc = store.documents.save(doc.id, f"text {number}", base=doc.version if step == "save" else first)
             assert doc.text == f"text {number}"
-    assert {store.documents.version(doc.id, version) for version, _, _ in store.documents.versions(doc.id)} == saved
+    assert {store.documents.version(doc.id, version.id) for version in store.documents.versions(doc.id)} == saved
     assert store.documents.get(doc.id) == doc
 
 

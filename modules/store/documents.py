@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, case, delete, func, insert, select, update
 
 from ..core.errors import BadRequest, Conflict, NotFound, TooLarge
 from .connection import Database
@@ -19,6 +19,7 @@ MAX_VERSIONS = 500
 MAX_HISTORY = 64 << 20      # characters of all versions of a document together
 MAX_PAGE = 500
 MAX_TITLE = 500
+LAST_WORDS = 80             # characters of a version that the list of versions shows: what was added stands at the end
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,17 @@ class Document(DocumentSummary):
     version: int = 0
     can_undo: bool = False
     can_redo: bool = False
+
+
+@dataclass(frozen=True)
+class Version:
+    """A saved text in the list of a document's versions. length: its characters; ending: the last LAST_WORDS of them."""
+
+    id: int
+    created: float
+    length: int
+    ending: str
+    is_shown: bool
 
 
 class Documents:
@@ -115,13 +127,22 @@ class Documents:
                 raise NotFound(f"Version {version} of this document is gone; only the last {MAX_VERSIONS} are kept.")
             return str(row.text)
 
-    def versions(self, id: str, owner: str = LOCAL) -> list[tuple[int, float, int]]:
-        """(version, when it was saved, characters) of all that are kept, newest first."""
+    def versions(self, id: str, owner: str = LOCAL) -> list[Version]:
+        """All that are kept, newest first."""
         table = document_versions.c
+        start = case((table.length > LAST_WORDS, table.length - LAST_WORDS + 1), else_=1)
         with self._database.read() as connection:
-            _find(connection, id, owner)
-            kept = select(table.id, table.created, table.length).where(table.document == id).order_by(table.id.desc())
-            return [(row.id, row.created, row.length) for row in connection.execute(kept)]
+            shown = _find(connection, id, owner).version
+            columns = select(table.id, table.created, table.length, func.substr(table.text, start))
+            kept = columns.where(table.document == id).order_by(table.id.desc())
+            return [Version(*row, is_shown=row.id == shown) for row in connection.execute(kept)]
+
+    def bring_back(self, id: str, version: int, owner: str = LOCAL) -> Document:
+        """Show the text of any version again, as a new one made from the version shown; raises as `version` and `save` do.
+
+        Two transactions: what is saved between them is a version beside this one.
+        """
+        return self.save(id, self.version(id, version, owner), base=self.get(id, owner).version, owner=owner)
 
     def has_run(self, id: str, run: str) -> bool:
         """Whether a version holds the result of this run."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ..core.errors import NotFound
+from ..core.errors import BadRequest, NotFound
 from ..core.events import Delta, Event, Failed, Finished, Prefill, Queued, Started
 from ..engine import Engine
 from ..notebook import Notebook
@@ -30,11 +31,12 @@ def notebook_routes(notebook: Notebook, engine: Engine) -> list[BaseRoute]:
     api = _NotebookApi(notebook, engine)
     posts: dict[str, Callable[[Request], Awaitable[Body]]] = {
         "save": api.save, "generate": api.generate, "undo": api.undo, "redo": api.redo, "new": api.new, "open": api.open,
-        "rename": api.rename, "trash": api.trash, "restore": api.restore}
+        "rename": api.rename, "trash": api.trash, "restore": api.restore, "purge": api.purge, "bring_back": api.bring_back}
     return [
         Route("/ui-api/notebook/shown", endpoint(api.shown), methods=["GET"]),
         Route("/ui-api/notebook/unsaved", endpoint(api.unsaved), methods=["GET"]),
         Route("/ui-api/notebook/documents", endpoint(api.documents), methods=["GET"]),
+        Route("/ui-api/notebook/versions", endpoint(api.versions), methods=["GET"]),
         *(Route(f"/ui-api/notebook/{name}", endpoint(handler), methods=["POST"]) for name, handler in posts.items()),
         WebSocketRoute("/ui-api/notebook/runs/{run}", api.follow),
     ]
@@ -107,6 +109,26 @@ class _NotebookApi:
         session_of(request)
         await self._notebook.restore(text_of(await read_body(request), "document"))
         return {}
+
+    async def purge(self, request: Request) -> Body:
+        """One of the trash, or with `"all": true` whatever is in it."""
+        session_of(request)
+        body = await read_body(request)
+        document = text_of(body, "document")
+        if not document and body.get("all") is not True:
+            raise BadRequest("Name the `document` to delete for good, or say `all`.", param="document")
+        return {"purged": await self._notebook.purge(document or None)}
+
+    async def versions(self, request: Request) -> Body:
+        session_of(request)
+        found = await self._notebook.versions(request.query_params.get("document", ""))
+        return {"versions": [asdict(version) for version in found]}
+
+    async def bring_back(self, request: Request) -> Body:
+        session_of(request)
+        body = await read_body(request)
+        version = whole_number(body.get("version"), "version")
+        return self._body(await self._notebook.bring_back(text_of(body, "document"), version))
 
     def _body(self, document: Document) -> Body:
         return {"document": {"id": document.id, "title": document.title, "text": document.text, "version": document.version,

@@ -44,10 +44,16 @@ def shown(page: Any) -> Any:
     return found or {"text": "", "id": ""}
 
 
+def lose_saves(page: Any) -> None:
+    """As a network that is gone does, until the page is loaded anew. A route would let through what a page sends as it goes."""
+    page.evaluate("""() => { const real = window.fetch; window.fetch = (url, options) => String(url).includes("/notebook/save")
+        ? Promise.reject(new TypeError("no network")) : real(url, options); }""")
+
+
 def type_offline_while_another_tab_saves(page: Any, app: RunningApp, words: str) -> None:
     """`words` are typed on the shown version and cannot be saved; meanwhile another tab saves NEWER."""
     area = page.get_by_label("Notebook page")
-    page.route("**/ui-api/notebook/save", lambda route: route.abort())
+    lose_saves(page)
     area.press("Control+End")
     area.type(words)
     document = shown(page)
@@ -83,7 +89,6 @@ def test_words_typed_offline_are_not_put_over_a_newer_save_but_offered(open_app:
     type_offline_while_another_tab_saves(page, app, " a time")
     area = reload_notebook(page)
     assert area.input_value() == NEWER
-    page.unroute("**/ui-api/notebook/save")
     offer = page.locator(".notebook .offers .notice")
     assert "Unsaved words from " in offer.inner_text()
     offer.get_by_role("button", name="Show").click()
@@ -113,11 +118,25 @@ def test_offered_words_go_only_when_that_is_confirmed(open_app: Open, app: Runni
 def test_words_typed_offline_over_what_is_still_the_newest_go_on(open_app: Open, app: RunningApp) -> None:
     page = open_app()
     new_page(page, "Once upon")
-    page.route("**/ui-api/notebook/save", lambda route: route.abort())
+    lose_saves(page)
     page.get_by_label("Notebook page").press("Control+End")
     page.get_by_label("Notebook page").type(" a time")
-    page.unroute("**/ui-api/notebook/save")
     area = reload_notebook(page)
     assert area.input_value() == "Once upon a time" and page.locator(".notebook .offers .notice").count() == 0
     wait_until(lambda: shown(page)["text"] == "Once upon a time", what="the save")
     wait_until(lambda: page.evaluate(DRAFTS) == 0, what="no draft")
+
+
+def test_words_for_a_page_that_was_deleted_for_good_get_one_of_their_own(open_app: Open, app: RunningApp) -> None:
+    page = open_app()
+    area = new_page(page, "Once upon")
+    gone = shown(page)["id"]
+    lose_saves(page)
+    area.press("Control+End")
+    area.type(" a time")
+    app.post("ui-api/notebook/trash", {"document": gone})
+    app.post("ui-api/notebook/purge", {"document": gone})
+    area = reload_notebook(page)
+    page.locator(".notebook .offers").get_by_role("button", name="Show").click()
+    wait_until(lambda: area.input_value() == "Once upon a time", what="the words")
+    assert shown(page)["id"] not in ("", gone)

@@ -24,6 +24,7 @@ const PATHS = {
   left: "M15 5l-7 7 7 7",
   right: "M9 5l7 7-7 7",
   down: "M12 5v14M5 12l7 7 7-7",
+  below: "M6 9l6 6 6-6",
   branch: "M6 4v16M6 14c7 0 11-2 11-7M14 9l3-3 3 3",
   send: "M12 19V5M5 12l7-7 7 7",
   stop: "M7 7h10v10H7z",

@@ -1,9 +1,11 @@
 // The notebook: a page of free text that the model goes on with, its documents, undo and redo of whole steps.
 
 import { get, post, socketAddress } from "./api.js";
-import { fillWindow, h, stylesheet, textButton } from "./dom.js";
+import { fillWindow, h, icon, stylesheet, textButton } from "./dom.js";
 import { dropDraft, keepDraft } from "./notebook_drafts.js";
 import { DraftOffers } from "./notebook_offers.js";
+import { PageList } from "./notebook_pages.js";
+import { openVersions } from "./notebook_versions.js";
 
 const SAVE_PAUSE = 700; // milliseconds after the last key
 const RETRY = 1000;
@@ -23,7 +25,10 @@ class NotebookPage {
     this.undoButton = textButton("Undo", () => this.step("undo"));
     this.redoButton = textButton("Redo", () => this.step("redo"));
     this.newButton = textButton("New page", () => this.change(() => this.begin()));
-    this.choice = h("select", { "aria-label": "Documents", onchange: () => this.change(() => this.open(this.choice.value)) });
+    this.title = h("span", { dir: "auto" });
+    this.pagesButton = h("button", { type: "button", class: "plain pages", title: "All pages, and the trash", "aria-haspopup": "dialog",
+      onclick: () => new PageList(this) }, h("span", { class: "unseen", text: "Pages: " }), this.title, icon("below"));
+    this.versionsButton = textButton("Versions", () => this.change(() => openVersions(this)), { "aria-haspopup": "dialog" });
     this.trashButton = textButton("Delete", () => this.change(() => this.trash()));
     this.state = h("span");
     this.notes = h("span"); // what was left out of the run, or ignored in it
@@ -32,7 +37,7 @@ class NotebookPage {
     this.problem = h("div", { class: "notice", role: "alert", hidden: true });
     this.offers = new DraftOffers(this);
     this.element = h("section", { class: "notebook", "aria-label": "Notebook" },
-      h("div", { class: "row bar" }, this.choice, this.newButton, this.trashButton), this.problem, this.offers.element, this.area,
+      h("div", { class: "row bar" }, this.pagesButton, this.newButton, this.versionsButton, this.trashButton), this.problem, this.offers.element, this.area,
       h("div", { class: "row bar" }, this.generateButton, this.undoButton, this.redoButton, this.status));
     document.addEventListener("visibilitychange", () => document.hidden && this.try(() => this.save()));
   }
@@ -42,7 +47,6 @@ class NotebookPage {
   async load() {
     const answer = await get("notebook/shown");
     this.show(answer.document);
-    await this.list();
   }
 
   show(found, { keepText = false } = {}) {
@@ -89,16 +93,17 @@ class NotebookPage {
     this.undoButton.disabled = writes || this.isChanging || !this.document?.can_undo;
     this.redoButton.disabled = writes || this.isChanging || !this.document?.can_redo;
     this.trashButton.disabled = this.isChanging || !this.document;
-    this.newButton.disabled = this.choice.disabled = this.isChanging;
+    this.versionsButton.disabled = writes || this.isChanging || !this.document;
+    this.newButton.disabled = this.pagesButton.disabled = this.isChanging;
+    this.title.textContent = this.document ? this.document.title || "Untitled" : "Choose a page";
     this.generateButton.disabled = this.isChanging && !writes;
   }
 
-  async list() {
-    const answer = await get("notebook/documents");
-    const options = answer.documents.map((d) => h("option", { value: d.id, text: d.title || "Untitled" }));
-    if (!this.document) options.unshift(h("option", { value: "", text: options.length ? "Choose a page" : "No pages yet" }));
-    this.choice.replaceChildren(...options);
-    this.choice.value = this.document?.id ?? "";
+  /** A page has another title now. */
+  renamed(id, title) {
+    if (id !== this.document?.id) return;
+    this.document.title = title;
+    this.draw();
   }
 
   // Writing
@@ -154,11 +159,9 @@ class NotebookPage {
     const answer = before
       ? await post("notebook/save", { document: before.id, text, base: before.version })
       : await post("notebook/new", { text });
-    const isNew = answer.document.title !== before?.title;
     dropDraft(before);
     this.show(answer.document, { keepText: true });
     if (this.area.value !== text) this.typed(); // over the new version
-    if (isNew) await this.list();
   }
 
   async step(name) {
@@ -171,15 +174,12 @@ class NotebookPage {
   async begin() {
     await this.save();
     this.show((await post("notebook/new", { text: "" })).document);
-    await this.list();
     this.area.focus();
   }
 
   async open(id) {
-    if (!id) return;
     await this.save();
     this.show((await post("notebook/open", { document: id })).document);
-    await this.list();
   }
 
   async trash() {
@@ -187,7 +187,6 @@ class NotebookPage {
     const gone = this.document;
     await post("notebook/trash", { document: gone.id });
     this.show(null);
-    await this.list();
     this.tell(`“${gone.title || "Untitled"}” is in the trash.`, textButton("Undo", () => this.change(async () => {
       await post("notebook/restore", { document: gone.id });
       this.problem.hidden = true;
@@ -250,8 +249,7 @@ class NotebookPage {
     this.run = "";
     await this.try(async () => {
       this.show((await get("notebook/shown")).document);
-      await this.list();
-    });
+      });
     this.draw();
   }
 

@@ -45,7 +45,6 @@ export class DraftOffers {
     const answer = await this.save(draft);
     forgetDraft(draft);
     page.show(answer.document);
-    await page.list();
   }
 
   async save(draft) {
