@@ -43,3 +43,16 @@ class NotebookView(ScriptedPart):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("notebook", script="notebook.js", **arguments)
+
+
+class Edits(gr.HTML):  # type: ignore[misc]  # Gradio is not typed
+    """Shows nothing: tells what a person does to the fields whose element ids begin with `fields`.
+
+    Its event `typed` comes with each change, however it was made, and `left` when a field is left or reset, which also is when a
+    number out of its range has been set right. Gradio's own `input` misses pastes, deletions, compositions and resets.
+    """
+
+    def __init__(self, fields: str) -> None:
+        told = "(what) => trigger('typed', what), (what) => trigger('left', what)"
+        super().__init__(value="", html_template="<span></span>", apply_default_css=False,
+                         js_on_load=f"{import_of('edits.js')}.then((module) => module.watch('{fields}', {told}))")

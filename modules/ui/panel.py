@@ -10,10 +10,12 @@ import gradio as gr
 from ..core.errors import AppError
 from ..core.params import PARAM_KNOBS, RUN_FIELDS, GenerationParams
 from ..engine import Held
+from .chat_view import Edits
 from .page_services import PageServices
 from .widgets import read, shown, widget
 
 FIRST_GROUPS = ("Sampling", "Output")
+FIELDS = "param-"  # with the parameter's name: its widget's element id
 
 
 class Panel:
@@ -34,13 +36,14 @@ class Panel:
             self._save = gr.Button("Save", size="sm", elem_id="preset-save")
         self.notes = gr.Textbox(label="Ignored by the loaded model's loader", interactive=False, visible=False, lines=1,
                                 max_lines=4)
+        self._edits = Edits(FIELDS)
         groups: dict[str, list[str]] = {}
         for name, knob in PARAM_KNOBS.items():
             groups.setdefault(knob.group, []).append(name)
         for group in [*FIRST_GROUPS, *(g for g in groups if g not in FIRST_GROUPS)]:
             with gr.Accordion(group, open=group in FIRST_GROUPS):
                 for name in groups[group]:
-                    self.widgets[name] = widget(PARAM_KNOBS[name], elem_id=f"param-{name}")
+                    self.widgets[name] = widget(PARAM_KNOBS[name], elem_id=f"{FIELDS}{name}")
 
     @property
     def outputs(self) -> list[Any]:
@@ -60,29 +63,44 @@ class Panel:
     def wire(self, session: Any) -> None:
         changed = {session, *self.widgets.values()}
 
-        async def keep(values: Mapping[Any, Any]) -> Any:
-            return await self._keep(values[session], values)
+        async def typed(values: Mapping[Any, Any]) -> Any:
+            return await self._keep(values[session], values, is_done=False)
 
-        # .input fires for what a person does, never for what the page load sets.
-        gr.on([w.input for w in self.widgets.values()], keep, inputs=changed, outputs=[self.notes], show_progress="hidden",
-              trigger_mode="always_last", api_visibility="private")
+        async def left(values: Mapping[Any, Any]) -> Any:
+            return await self._keep(values[session], values, is_done=True)
+
+        quiet = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+        shows = [self.preset, self.notes]
+        self._edits.typed(typed, changed, shows, **quiet)
+        self._edits.left(left, changed, shows, **quiet)
+        for choice in self.widgets.values():
+            if isinstance(choice, gr.Dropdown):  # no field of the browser's own
+                choice.input(left, changed, shows, **quiet)
         self.preset.input(self._choose, [session, self.preset], self.outputs, show_progress="hidden", api_visibility="private")
         self._reset.click(self._neutral, [session], self.outputs, show_progress="hidden", api_visibility="private")
         self._save.click(self._save_as, [session, self._save_name], [*self.outputs, self._save_name], api_visibility="private")
 
-    async def _keep(self, session: str, values: Mapping[Any, Any]) -> Any:
-        """Save what differs from neutral; a value that cannot be read is said and the old one stays."""
+    async def _keep(self, session: str, values: Mapping[Any, Any], *, is_done: bool) -> Any:
+        """Save what differs from neutral. The old value stays of what cannot be read, which is said once the person is done."""
+        if not session:  # the page is not filled yet: its widgets hold nobody's values
+            return gr.skip()
         saved = await self._services.sessions.get(session)
         kept: dict[str, Any] = {}
         for name, knob in PARAM_KNOBS.items():
             try:
                 kept[name] = read(knob, values[self.widgets[name]])
             except AppError as error:
-                gr.Warning(error.message)
+                if is_done:
+                    gr.Warning(error.message)
                 kept[name] = saved.params.get(name, knob.default)
         params = GenerationParams(**kept)
-        await self._services.sessions.update(session, params=params.changed())
-        return _notes(params, next(iter(self._services.engine.models), None))
+        if params.changed() == saved.generation_params().changed():
+            return gr.skip()
+        # Values that were changed by hand are no preset's any more, and a reply's record must not say that they are.
+        preset = saved.preset if _taste(params) == _taste(saved.generation_params()) else ""
+        await self._services.sessions.update(session, params=params.changed(), preset=preset)
+        return [gr.skip() if preset == saved.preset else gr.update(value=None),
+                _notes(params, next(iter(self._services.engine.models), None))]
 
     async def _choose(self, session: str, name: str | None) -> list[Any]:
         if name:
@@ -95,8 +113,7 @@ class Panel:
                 gr.Warning(f"This preset also sets {', '.join(sorted(preset.unknown))}, which Colloquy does not have.")
             # A preset is a taste: it leaves the seed, the length and the stop strings alone.
             own = {key: value for key, value in saved.params.items() if key in RUN_FIELDS}
-            chosen = {key: value for key, value in preset.params.changed().items() if key not in RUN_FIELDS}
-            await self._services.sessions.update(session, preset=name, params={**own, **chosen})
+            await self._services.sessions.update(session, preset=name, params={**own, **_taste(preset.params)})
         return await self.state(session)
 
     async def _neutral(self, session: str) -> list[Any]:
@@ -121,6 +138,11 @@ def greying(name: str, held: Held | None) -> dict[str, Any]:
     if held is None or name in RUN_FIELDS or name in held.spec.params:
         return {"interactive": True, "info": knob.help}
     return {"interactive": False, "info": f"Not honoured by the {held.spec.title} loader. {knob.help}"}
+
+
+def _taste(params: GenerationParams) -> dict[str, Any]:
+    """The changed values that a preset sets: not length, seed and stop strings."""
+    return {name: value for name, value in params.changed().items() if name not in RUN_FIELDS}
 
 
 def _notes(params: GenerationParams, held: Held | None) -> Any:

@@ -11,6 +11,15 @@ from ..core.knobs import Knob
 MAX_SLIDER_STEPS = 5000  # beyond that a slider cannot be aimed; a number field is drawn
 
 
+class Slider(gr.Slider):  # type: ignore[misc]  # Gradio is not typed
+    """Takes a number typed beyond its range as the end of the range, as its field shows it once it is left; Gradio's refuses."""
+
+    is_template = True  # drawn as Gradio's
+
+    def preprocess(self, payload: float | None) -> float | None:
+        return None if payload is None else super().preprocess(min(max(payload, self.minimum), self.maximum))
+
+
 def widget(knob: Knob, **rest: Any) -> gr.components.Component:
     """The widget of a knob, with its default shown and its help beneath."""
     common: dict[str, Any] = {"label": knob.label, "info": knob.help, "interactive": True, "value": shown(knob, knob.default)}
@@ -23,7 +32,7 @@ def widget(knob: Knob, **rest: Any) -> gr.components.Component:
         low, high = knob.minimum, knob.maximum
         step = knob.step or (1 if knob.kind == "int" else 0.01)
         if low is not None and high is not None and (high - low) / step <= MAX_SLIDER_STEPS:
-            return gr.Slider(minimum=low, maximum=high, step=step, **common)
+            return Slider(minimum=low, maximum=high, step=step, **common)
         return gr.Number(precision=0 if knob.kind == "int" else None, minimum=low, maximum=high, **common)
     lines = {"str": 1, "text": 4, "list": 2, "map": 2}[knob.kind]
     hint = {"list": "one per line; \\n is a line break", "map": "token id: bias, one per line"}.get(knob.kind, "")
