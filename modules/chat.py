@@ -64,6 +64,9 @@ class ChatService:
 
     # What the page shows
 
+    async def duplicate(self, session: str, of: str) -> None:
+        await self._sessions.copy(session, of)
+
     async def view(self, session: str) -> ChatView:
         state = await self._sessions.get(session)
         names = {"user": state.speaker, "assistant": state.character or "Assistant"}

@@ -44,6 +44,13 @@ class Sessions:
             raise NotFound("This session belongs to somebody else.")
         return found
 
+    async def copy(self, id: str, of: str, owner: str = LOCAL) -> Session:
+        """Give a tab what another has open, as its duplicate shows at first."""
+        state = await self.get(of, owner)
+        await self.get(id, owner)
+        kept = ("id", "owner")
+        return await self.update(id, **{f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name not in kept})
+
     async def update(self, id: str, **changes: Any) -> Session:
         """Change and save. Memory changes at once, so two quick changes of one tab never undo each other.
 

@@ -102,6 +102,9 @@ class FakeChats:
         return View(chat, self.rows[chat].title, head, path, {node.id: tree.siblings(node.id) for node in path},
                     elsewhere=elsewhere)
 
+    async def duplicate(self, session: str, of: str) -> None:
+        self.sessions[session] = self.sessions.get(of, ("", None))
+
     async def send(self, session: str, text: str, *, conversation: str, under: int | None) -> TurnDone:
         if self.refuse:
             raise BadRequest(self.refuse)

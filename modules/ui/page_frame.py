@@ -8,9 +8,12 @@ from typing import Any, Protocol
 
 from .page_services import PageServices
 from .panel import Panel
+from .static_files import import_of
 
-# The same key is used by the scripts in assets/: one id a browser tab, kept over reloads.
-SESSION_JS = "() => window.colloquySession()"
+# The id is there once the script has claimed it for this tab.
+SESSION_JS = f"async () => (await {import_of('session.js')}).session()"
+
+Fill = tuple[list[Any], Callable[[str], Awaitable[list[Any]]]]
 
 
 @dataclass
@@ -18,15 +21,17 @@ class Page:
     """Handed to each tab while the page is built, on one thread; not changed afterwards.
 
     session: the hidden text box that carries the tab's session id into handlers. fills: (outputs, function of the session id)
-    run when a page has loaded, because Gradio bakes the values it was built with into every page, and after each event in
-    refresh_after: those that change what all tabs show, such as a load.
+    run when a page has loaded, because Gradio bakes the values it was built with into every page. follows: the same, run when
+    other models are held or a load begins or ends: they set no value that a person may be changing. progress: those of them that
+    show how far a load is.
     """
 
     services: PageServices
     session: Any
     panel: Panel
-    refresh_after: list[Any] = field(default_factory=list)
-    fills: list[tuple[list[Any], Callable[[str], Awaitable[list[Any]]]]] = field(default_factory=list)
+    fills: list[Fill] = field(default_factory=list)
+    follows: list[Fill] = field(default_factory=list)
+    progress: list[Fill] = field(default_factory=list)
 
 
 class Tab(Protocol):

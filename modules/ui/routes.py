@@ -32,6 +32,7 @@ def ui_routes(services: Services) -> list[BaseRoute]:
     """All routes of the chat page, to stand before Gradio's."""
     api = _ChatApi(services.chats, services.runs)
     posts: dict[str, Handler] = {
+        "duplicate": api.duplicate,
         "send": api.send, "regenerate": api.regenerate, "continue": api.go_on, "edit": api.edit, "choose": api.choose,
         "delete": api.delete, "undelete": api.undelete, "stop": api.stop, "new": api.new, "open": api.open,
         "rename": api.rename, "trash": api.trash, "restore": api.restore, "purge": api.purge}
@@ -60,6 +61,11 @@ class _ChatApi:
         view = await self._chats.view(session_of(request))
         nodes = page_before(view.path, whole_number(before, "before") if before else None)
         return await view_json(view, nodes, self._texts)
+
+    async def duplicate(self, request: Request) -> Body:
+        """The first request of a duplicated tab, whose `session` still is the first tab's."""
+        await self._chats.duplicate(session_of(request), text_of(await read_body(request), "session"))
+        return {}
 
     async def text(self, request: Request) -> Body:
         """A message as it was written, for copying and editing."""

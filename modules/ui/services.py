@@ -74,6 +74,9 @@ class Chats(Protocol):
 
     async def view(self, session: str) -> ChatView: ...
 
+    async def duplicate(self, session: str, of: str) -> None:
+        """Let this tab show what the tab of the session `of` does: it was duplicated from that."""
+
     async def send(self, session: str, text: str, *, conversation: str, under: int | None) -> Turn:
         """Save the message under `under` (None: as a first message) of `conversation` ("" begins one), start the reply.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
+from .static_files import import_of
+
 # The fonts that come with Gradio are subsets without Latin letters in some weights, so bold text would change its face.
 THEME = gr.themes.Default(
     primary_hue="indigo", neutral_hue="slate",
@@ -17,18 +19,8 @@ THEME = gr.themes.Default(
     button_primary_border_color="*primary_600", button_primary_border_color_hover="*primary_700",
     button_cancel_background_fill="#b91c1c", button_cancel_background_fill_hover="#991b1b")
 
-# One session a browser tab, kept over reloads; assets/api.js asks the same function.
-HEAD = """
-<script>
-window.colloquySession = () => {
-  const key = "colloquy-session";
-  let id = sessionStorage.getItem(key);
-  if (!id) {
-    id = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-    sessionStorage.setItem(key, id);
-  }
-  return id;
-};
-</script>
+# The tab's session is claimed while the rest of the page is still on its way.
+HEAD = f"""
+<script type="module">{import_of("session.js")};</script>
 <meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover">
 """

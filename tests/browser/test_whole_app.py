@@ -150,7 +150,7 @@ def test_parameters_that_the_loader_ignores_are_greyed_with_the_reason_and_prese
     page = open_app()
     open_panel(page)
     temperature = page.locator("#param-temperature")
-    assert temperature.locator("input").first.is_disabled()
+    wait_until(temperature.locator("input").first.is_disabled, what="the loader's say")
     assert "Not honoured by the Echo" in temperature.inner_text()
     seed = page.locator("#param-seed input")
     assert not seed.is_disabled(), "what every run honours is never greyed"

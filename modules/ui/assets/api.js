@@ -1,19 +1,10 @@
 // Requests to /ui-api: they carry the tab's session, and fail with the server's own sentence.
 
-const API = new URL("../../ui-api/", import.meta.url);
-const KEY = "colloquy-session";
+import { session } from "./session.js";
 
-/** This tab's session id: random, kept over reloads; the server begins a new one as a copy of the latest. */
-export function session() {
-  if (window.colloquySession) return window.colloquySession();
-  let id = sessionStorage.getItem(KEY);
-  if (!id) {
-    const bytes = crypto.getRandomValues(new Uint8Array(16));
-    id = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    sessionStorage.setItem(KEY, id);
-  }
-  return id;
-}
+export { session };
+
+const API = new URL("../../ui-api/", import.meta.url);
 
 export class ApiError extends Error {
   constructor(message, code) {
