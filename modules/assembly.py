@@ -14,7 +14,7 @@ from . import registry
 from .chat import ChatService
 from .core.errors import AppError
 from .core.settings import Settings
-from .engine import Engine, Held
+from .engine import Engine, Held, LoadState
 from .models.catalog import Catalog
 from .notebook import Notebook
 from .replies import Replies
@@ -82,6 +82,8 @@ class Services:
                 return
             except AppError as error:
                 log.warning("%s was not loaded: %s", name, error.message)
+                if self.engine.watch.state.status == "idle":  # it was not found, so no load began that could tell of it
+                    self.engine.watch.set(LoadState("failed", name, what=error.message, error=error))
             finally:
                 self._stands_in = False
 

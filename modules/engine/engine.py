@@ -84,6 +84,7 @@ class Engine:
         for run in list(held.runs.values()):
             run.cancel()
         await self._loading.release(held)
+        self.watch.touch()
 
     def held(self, name: str = "") -> Held:
         """The loaded model of that name, or for "" the one used last; raises NoModel or NotFound."""
@@ -227,5 +228,6 @@ class Engine:
         """A worker died: its runs are told by their sinks; the model is no longer held."""
         if self._held.get(held.name) is held:  # else it was on its way out, and another may have its name
             del self._held[held.name]
+            self.watch.touch()
         for run in list(held.runs.values()):
             run.fail(error)

@@ -56,16 +56,27 @@ class LoadState:
 
 
 class LoadWatch:
-    """Holds the newest LoadState; on the event loop."""
+    """Holds the newest LoadState; on the event loop. version: how often it, or what is held, has changed."""
 
     def __init__(self) -> None:
         self.state = LoadState()
+        self.version = 0
         self._changed = asyncio.Event()
 
     def set(self, state: LoadState) -> None:
         self.state = state
+        self.touch()
+
+    def touch(self) -> None:
+        """Tell those who wait that other models are held."""
+        self.version += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    async def changed(self, since: int) -> None:
+        """Wait until the version is another than `since`."""
+        while self.version == since:
+            await self._changed.wait()
 
     async def settled(self) -> None:
         """Wait until nothing is being loaded."""

@@ -15,6 +15,7 @@ NOBODY = "No character"
 STARTER_LINE = ("You are talking to the starter model: tiny, made by this project, for trying things out. "
                 "Load a larger one in the Model tab.")
 LOADING_LINE = "The model is still being loaded."
+FAILED_LINE = "No model is loaded: the last one could not be. The Model tab says why."
 NO_MODEL_LINE = "No model is loaded. Choose one in the Model tab."
 # Draws the chat again after Gradio changed it on the server.
 REDRAW = "() => { window.colloquyChat && window.colloquyChat.load(); }"
@@ -72,6 +73,11 @@ class ChatTab:
         moved = self._view.moved(self.state, [session], self.outputs, trigger_mode="always_last", js=SESSION_JS, **quiet)
         moved.then(None, None, None, js=FORM_IS_FILLED)
 
+        self._page.follows.append(([self._about], self._lines))
+
+    async def _lines(self, _: str) -> list[Any]:
+        return [self._model_line()]
+
     async def _play(self, session: str, name: str) -> list[Any]:
         character = "" if name == NOBODY else name
         async with self._choosing:  # Gradio tells of one choice twice; a second chat would take the first one's place
@@ -101,5 +107,6 @@ class ChatTab:
         engine = self._page.services.engine
         held = next(iter(engine.models), None)
         if held is None:
-            return gr.update(visible=True, value=LOADING_LINE if engine.watch.state.status == "loading" else NO_MODEL_LINE)
+            lines = {"loading": LOADING_LINE, "failed": FAILED_LINE}
+            return gr.update(visible=True, value=lines.get(engine.watch.state.status, NO_MODEL_LINE))
         return gr.update(visible=held.name.startswith("starter"), value=STARTER_LINE)

@@ -45,6 +45,15 @@ class NotebookView(ScriptedPart):
         super().__init__("notebook", script="notebook.js", **arguments)
 
 
+class ModelWatch(gr.HTML):  # type: ignore[misc]  # Gradio is not typed
+    """Shows nothing: its event `changed` tells that a model came or went or a load began or ended, `progress` of its steps."""
+
+    def __init__(self) -> None:
+        super().__init__(value="", html_template="<span></span>", apply_default_css=False,
+                         js_on_load=f"{import_of('model_watch.js')}.then((module) => "
+                                    "module.watch(() => trigger('changed'), () => trigger('progress')))")
+
+
 class Edits(gr.HTML):  # type: ignore[misc]  # Gradio is not typed
     """Shows nothing: tells what a person does to the fields whose element ids begin with `fields`.
 

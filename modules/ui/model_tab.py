@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -11,11 +10,9 @@ import gradio as gr
 from .. import registry
 from ..core.errors import AppError, Cancelled
 from ..core.loader import LoaderSpec, ModelFile
-from ..engine import LoadState
 from .page_frame import Page
 from .widgets import read, widget
 
-PROGRESS_SECONDS = 0.2
 COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "Note")
 COLUMN_WIDTHS = ("240px", "110px", "100px", "110px", "130px", "90px", "120px", "420px")  # a phone scrolls sideways
 
@@ -69,7 +66,7 @@ class ModelTab:
     @property
     def outputs(self) -> list[Any]:
         """What `state` fills, in order."""
-        return [self._status, self._problem, self._table, self._empty, self._model, self._loader, self._why,
+        return [*self._shows, self._problem, self._table, self._empty, self._model, self._loader, self._why,
                 *self._groups.values()]
 
     async def state(self, _: str = "") -> list[Any]:
@@ -81,7 +78,7 @@ class ModelTab:
         chosen = self._engine.models[0].name if self._engine.models else last if last in names else next(iter(names), None)
         problem = f"{report.get('reason', '')}\nTo try again: {report.get('command', '')}" if report else ""
         empty = "No models yet. Put a GGUF file or a folder with safetensors into one of the model folders, then press Refresh."
-        return [self._status_text(), gr.update(visible=bool(report), value=problem), [_row(file) for file in files],
+        return [*await self._now(), gr.update(visible=bool(report), value=problem), [_row(file) for file in files],
                 gr.update(visible=not files, value=empty), gr.update(choices=[file.name for file in files], value=chosen),
                 *await self._choice(chosen, "")]
 
@@ -94,15 +91,11 @@ class ModelTab:
         self._refresh.click(self.state, None, self.outputs, **quiet)
         self._table.select(self._pick, None, [self._model, *choice], **quiet)
         inputs = {self._model, self._loader, *widgets}
-        shows = [self._status, self._progress, self._what, self._log, self._load, self._cancel]
-
-        async def load(values: Mapping[Any, Any]) -> AsyncIterator[list[Any]]:
-            async for update in self._run_load(values):
-                yield update
-
-        self._page.refresh_after.append(self._load.click(load, inputs, shows, concurrency_limit=None, **quiet))
+        self._load.click(self._run_load, inputs, None, concurrency_limit=None, trigger_mode="multiple", **quiet)
         self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
-        self._page.refresh_after.append(self._unload.click(self._run_unload, None, [self._status], **quiet))
+        self._unload.click(self._run_unload, None, None, **quiet)
+        self._page.follows.append((self._shows, self._now))
+        self._page.progress.append((self._shows, self._now))
 
     async def _pick(self, event: gr.SelectData) -> list[Any]:
         name = str(event.row_value[0])
@@ -128,23 +121,17 @@ class ModelTab:
         visible = [gr.update(visible=name == loader) for name in self._groups]
         return [gr.update(choices=fitting, value=loader or None), gr.update(visible=bool(why), value=why), *visible]
 
-    async def _run_load(self, values: Mapping[Any, Any]) -> AsyncIterator[list[Any]]:
-        """Load and show progress until it is ready, failed or cancelled."""
+    async def _run_load(self, values: Mapping[Any, Any]) -> None:
+        """Load, and say what came in the way. How it goes is shown by what follows the models, here and in every other tab."""
         name, loader = values[self._model], values[self._loader] or ""
         if not name:
             raise gr.Error("Choose a model first.")
         try:
-            options = self._read_options(loader, values)
-            task = asyncio.ensure_future(self._engine.load(name, loader=loader, options=options))
-            while not task.done():
-                await asyncio.wait({task}, timeout=PROGRESS_SECONDS)
-                yield self._progress_row(self._engine.watch.state, await self._engine.load_log())
-            await task
+            await self._engine.load(name, loader=loader, options=self._read_options(loader, values))
         except Cancelled:
             gr.Info("Loading was cancelled.")
         except AppError as error:
             gr.Warning(error.message)
-        yield self._progress_row(self._engine.watch.state, await self._engine.load_log())
 
     def _read_options(self, loader: str, values: Mapping[Any, Any]) -> dict[str, Any]:
         """Only the options that differ from their default: what is left alone is fitted to this machine."""
@@ -154,10 +141,17 @@ class ModelTab:
         read_values = {name: read(knob, values[self._options[loader][name]]) for name, knob in spec.options.items()}
         return {name: value for name, value in read_values.items() if value != spec.options[name].default}
 
-    def _progress_row(self, state: LoadState, log: str) -> list[Any]:
+    @property
+    def _shows(self) -> list[Any]:
+        """What `_now` fills, in order."""
+        return [self._status, self._progress, self._what, self._log, self._load, self._cancel]
+
+    async def _now(self, _: str = "") -> list[Any]:
+        """What is loaded, how far a load is, or why the last one failed."""
+        state = self._engine.watch.state
         loading = state.status == "loading"
         error = state.error.message if state.error else ""
-        log = log if loading or error else ""
+        log = await self._engine.load_log() if loading or error else ""
         return [self._status_text(), gr.update(visible=loading, value=round(100 * state.fraction)),
                 gr.update(visible=loading or bool(error), value=error or f"{state.name}: {state.what}",
                           label="Why it failed" if error else "Loading"),
@@ -167,12 +161,11 @@ class ModelTab:
         if not self._engine.cancel_load():
             gr.Info("Nothing is being loaded.")
 
-    async def _run_unload(self) -> str:
+    async def _run_unload(self) -> None:
         try:
             await self._engine.unload(self._engine.held().name)
         except AppError as error:
             gr.Warning(error.message)
-        return self._status_text()
 
     def _status_text(self) -> str:
         lines = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
 from typing import Any
 
 # Gradio reads this when imported: without it the page calls its makers' hosts.
@@ -13,8 +12,9 @@ import gradio as gr
 
 from ..core.errors import AppError
 from . import chat_tab, model_tab, notebook_tab
-from .chat_view import ChatListView
-from .page_frame import SESSION_JS, Page, Tab
+from .chat_view import ChatListView, ModelWatch
+from .model_routes import model_routes
+from .page_frame import SESSION_JS, Fill, Page, Tab
 from .page_services import PageServices
 from .panel import Panel
 from .static_files import assets
@@ -53,12 +53,15 @@ def make_page(services: PageServices) -> gr.Blocks:
                 tab.build_side()
             panel.build()
         page.fills.append((panel.outputs, panel.state))
+        page.follows.append((panel.model_outputs, panel.model_state))
+        watch = ModelWatch()
         for tab in tabs:
             tab.wire()
             if tab.outputs:
                 page.fills.append((tab.outputs, tab.state))
         panel.wire(session)
         _fill_on_load(blocks, page)
+        _follow_models(page, watch)
         blocks.load(None, None, None, js=SIDEBARS_JS)
     # A page has many independent small events; the model has its own queue.
     blocks.queue(default_concurrency_limit=None)
@@ -68,6 +71,7 @@ def make_page(services: PageServices) -> gr.Blocks:
 def mount(app: Any, services: PageServices, *, root_path: str = "") -> Any:
     """Mount the page at "/" of an app whose own routes come first."""
     blocks = make_page(services)
+    app.router.routes[:0] = model_routes(services.engine)
     css = assets()["page.css"].decode()
     return gr.mount_gradio_app(app, blocks, path="/", theme=THEME, head=HEAD, css=css, footer_links=[], run_history=False,
                                root_path=root_path or None, show_error=True, max_file_size="64mb", enable_monitoring=False,
@@ -75,27 +79,36 @@ def mount(app: Any, services: PageServices, *, root_path: str = "") -> Any:
 
 
 def _fill_on_load(blocks: gr.Blocks, page: Page) -> None:
-    """One event on load fetches the session's id in the browser and fills every tab's outputs; while a model is being loaded,
-    as when the app has just started, once more when that is over."""
-    outputs = [page.session, *(output for group, _ in page.fills for output in group)]
+    """One event on load fetches the session's id in the browser and fills every tab's outputs."""
 
-    async def fill(session: str) -> AsyncIterator[list[Any]]:
-        yield await values_of(session)
-        watch = page.services.engine.watch
-        if watch.state.status == "loading":
-            await watch.settled()
-            yield await values_of(session)
+    async def fill(session: str) -> list[Any]:
+        return [session, *await _values(page.fills, session)]
 
-    async def values_of(session: str) -> list[Any]:
-        values: list[Any] = [session]
-        for _, make in page.fills:
-            try:
-                values += await make(session)
-            except AppError as error:
-                raise gr.Error(error.message) from error
-        return values
-
-    filled = blocks.load(fill, [page.session], outputs, js=SESSION_JS, show_progress="hidden", api_visibility="private")
+    filled = blocks.load(fill, [page.session], [page.session, *_outputs(page.fills)], js=SESSION_JS, show_progress="hidden",
+                         api_visibility="private")
     filled.then(None, None, None, js="() => { window.pageFilled = true; }")  # tests wait for it
-    for event in page.refresh_after:
-        event.then(fill, [page.session], outputs, show_progress="hidden", api_visibility="private")
+
+
+def _follow_models(page: Page, watch: ModelWatch) -> None:
+    """Whoever loads or unloads a model, every open page follows."""
+    quiet = {"js": SESSION_JS, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+
+    async def changed(session: str) -> list[Any]:
+        return await _values(page.follows, session)
+
+    async def progress(session: str) -> list[Any]:
+        return await _values(page.progress, session)
+
+    watch.changed(changed, [page.session], _outputs(page.follows), **quiet)
+    watch.progress(progress, [page.session], _outputs(page.progress), **quiet)
+
+
+def _outputs(fills: list[Fill]) -> list[Any]:
+    return [output for outputs, _ in fills for output in outputs]
+
+
+async def _values(fills: list[Fill], session: str) -> list[Any]:
+    try:
+        return [value for _, make in fills for value in await make(session)]
+    except AppError as error:
+        raise gr.Error(error.message) from error

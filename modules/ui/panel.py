@@ -60,6 +60,17 @@ class Panel:
                    for name in self.widgets]
         return [gr.update(choices=names, value=saved.preset if saved.preset in names else None), _notes(params, held), *updates]
 
+    @property
+    def model_outputs(self) -> list[Any]:
+        """What `model_state` fills, in order."""
+        return [self.notes, *self.widgets.values()]
+
+    async def model_state(self, session: str) -> list[Any]:
+        """What depends on the loaded model alone: a person may be typing into the widgets, so their values are left alone."""
+        params = (await self._services.sessions.get(session)).generation_params()
+        held = next(iter(self._services.engine.models), None)
+        return [_notes(params, held), *(gr.update(**greying(name, held)) for name in self.widgets)]
+
     def wire(self, session: Any) -> None:
         changed = {session, *self.widgets.values()}
 
