@@ -46,7 +46,7 @@ ENGINE = ("modules.engine", "modules.registry", "modules.worker")
 CHAT = ("modules.chat", "modules.notebook", "modules.replies", "modules.saving", "modules.sessions")
 EDGE = (*CHAT, *ENGINE, *BELOW_ENGINE)
 # The routes of the page and what they are cut into: the only files of the page that see requests.
-ROUTES = ("routes", "notebook_routes", "requests", "static_files")
+ROUTES = ("routes", "model_routes", "notebook_routes", "requests", "static_files")
 
 # The longest name that fits a file decides. `starter` is in no row: nothing imports it.
 LAYERS: dict[str, Layer] = {
