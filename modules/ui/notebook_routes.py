@@ -21,6 +21,8 @@ from .requests import endpoint, read_body, session_of, text_of, wait_until_left,
 
 RUN_UNKNOWN = 4404  # WebSocket close code: look at the saved document instead
 PAGE_DOCUMENTS = 40
+SHORTEN = ("this page is too long to be saved and stays unsaved here. A letter of English is one byte, one of Chinese three. "
+           "Cut a part out, and put it on a new page once this one is saved.")
 SEND_SECONDS = 1 / 20  # between two sends: more than the eye needs, and a slow reader gets fewer, larger ones
 
 Body = dict[str, Any]
@@ -67,7 +69,8 @@ class _NotebookApi:
                 "more": offset + len(found) < total}
 
     async def new(self, request: Request) -> Body:
-        return self._body(await self._notebook.create(session_of(request), text_of(await read_body(request), "text")))
+        session, body = session_of(request), await read_body(request, advice=SHORTEN)
+        return self._body(await self._notebook.create(session, text_of(body, "text")))
 
     async def open(self, request: Request) -> Body:
         body = await read_body(request)
@@ -75,13 +78,13 @@ class _NotebookApi:
 
     async def save(self, request: Request) -> Body:
         session_of(request)
-        body = await read_body(request)
+        body = await read_body(request, advice=SHORTEN)
         saved = await self._notebook.save(text_of(body, "document"), text_of(body, "text"),
                                           base=whole_number(body.get("base"), "base"))
         return self._body(saved)
 
     async def generate(self, request: Request) -> Body:
-        body = await read_body(request)
+        body = await read_body(request, advice=SHORTEN)
         going = await self._notebook.generate(session_of(request), text_of(body, "document"), text_of(body, "text"),
                                               base=whole_number(body.get("base"), "base"))
         return self._body(going.document)

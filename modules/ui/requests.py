@@ -52,13 +52,15 @@ def session_of(request: Request) -> str:
     return session
 
 
-async def read_body(request: Request) -> Body:
+async def read_body(request: Request, *, advice: str = "send a shorter message.") -> Body:
+    """The body's JSON object. Raises TooLarge with the advice, once all of it has come: browsers hear no answer before."""
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > MAX_BODY:
-            raise TooLarge(f"The request is over {MAX_BODY:,} bytes; send a shorter message.")
-        chunks.append(chunk)
+        if size <= MAX_BODY:
+            chunks.append(chunk)
+    if size > MAX_BODY:
+        raise TooLarge(f"The request has {size:,} bytes and may have {MAX_BODY:,}; {advice}")
     try:
         body = json.loads(b"".join(chunks))
     except (ValueError, RecursionError) as error:

@@ -68,7 +68,7 @@ def test_the_notebook_says_that_its_text_is_not_saved_until_it_is(open_app: Open
     page.get_by_role("button", name="New page").click()
     page.get_by_label("Notebook page").fill("Once")
     page.get_by_label("Notebook page").press("Control+Enter")
-    warning = page.locator(".notebook .warning")
+    warning = page.locator(".notebook .disk")
     wait_until(lambda: warning.inner_text() == reason, what="the warning")
     wait_until(lambda: warning.inner_text() == "", what="its end")
 

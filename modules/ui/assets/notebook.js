@@ -1,24 +1,28 @@
 // The notebook: a page of free text that the model goes on with, its documents, undo and redo of whole steps.
 
-import { get, post, socketAddress } from "./api.js";
+import { get, post } from "./api.js";
 import { fillWindow, h, icon, stylesheet, textButton } from "./dom.js";
 import { dropDraft, keepDraft } from "./notebook_drafts.js";
 import { DraftOffers } from "./notebook_offers.js";
 import { PageList } from "./notebook_pages.js";
+import { PageRun } from "./notebook_run.js";
+import { NotebookState } from "./notebook_state.js";
 import { openVersions } from "./notebook_versions.js";
 
 const SAVE_PAUSE = 700; // milliseconds after the last key
-const RETRY = 1000;
-const SAVING_PAUSE = 3000; // between two questions whether what was written is on disk
+const RETRY = 3000; // between two tries to save what could not be
+const LOST = "Connection lost; reconnecting…";
+const LOST_TYPING = "Connection lost; what you type is kept in this browser and saved once the server answers.";
 
 class NotebookPage {
   constructor() {
     this.document = null;
     this.run = "";
     this.isChanging = false; // another text is on its way
+    this.isRefused = false; // the last save: a line says why
     this.saving = null;
     this.area = h("textarea", { class: "page", "aria-label": "Notebook page", dir: "auto", spellcheck: "true",
-      placeholder: "Write the beginning of something, then press Generate.", maxlength: 4000000 });
+      placeholder: "Write the beginning of something, then press Generate." });
     this.area.addEventListener("input", () => this.typed());
     this.area.addEventListener("keydown", (event) => this.key(event));
     this.generateButton = h("button", { type: "button", class: "plain primary generate", onclick: () => this.generateOrStop() });
@@ -30,16 +34,14 @@ class NotebookPage {
       onclick: () => new PageList(this) }, h("span", { class: "unseen", text: "Pages: " }), this.title, icon("below"));
     this.versionsButton = textButton("Versions", () => this.change(() => openVersions(this)), { "aria-haspopup": "dialog" });
     this.trashButton = textButton("Delete", () => this.change(() => this.trash()));
-    this.state = h("span");
-    this.notes = h("span"); // what was left out of the run, or ignored in it
-    this.disk = h("span", { class: "warning" });
-    this.status = h("span", { class: "state", role: "status" }, this.state, this.disk, this.notes);
+    this.state = new NotebookState();
     this.problem = h("div", { class: "notice", role: "alert", hidden: true });
     this.offers = new DraftOffers(this);
     this.element = h("section", { class: "notebook", "aria-label": "Notebook" },
       h("div", { class: "row bar" }, this.pagesButton, this.newButton, this.versionsButton, this.trashButton), this.problem, this.offers.element, this.area,
-      h("div", { class: "row bar" }, this.generateButton, this.undoButton, this.redoButton, this.status));
-    document.addEventListener("visibilitychange", () => document.hidden && this.try(() => this.save()));
+      h("div", { class: "row bar" }, this.generateButton, this.undoButton, this.redoButton, this.state.element));
+    document.addEventListener("visibilitychange", () => document.hidden && this.autosave());
+    addEventListener("online", () => this.state.isLost && !this.run && this.autosave());
   }
 
   // What is shown
@@ -50,34 +52,21 @@ class NotebookPage {
   }
 
   show(found, { keepText = false } = {}) {
-    if (found?.id !== this.document?.id) this.forgetRun();
+    if (found?.id !== this.document?.id) this.leaveRun();
     this.document = found;
-    this.watchSaving(found?.unsaved ?? "");
+    this.state.watchSaving(found?.id, found?.unsaved ?? "");
     if (!keepText) this.setText(found?.text ?? "");
     if (found?.run && found.run !== this.run) this.follow(found.run);
     if (!keepText && !this.run) this.offers.recover();
     this.draw();
   }
 
-  forgetRun() {
-    this.state.textContent = "";
-    this.notes.replaceChildren();
-  }
-
-  /** Say why what the last run wrote is not on disk, and ask until it is. */
-  watchSaving(reason) {
-    clearTimeout(this.savingTimer);
-    this.disk.textContent = reason;
-    if (!reason) return;
-    const document = this.document.id;
-    this.savingTimer = setTimeout(async () => {
-      try {
-        reason = (await get("notebook/unsaved", { document })).reason;
-      } catch (error) {
-        console.warn(error); // the line stays, and it is asked again
-      }
-      if (this.document?.id === document && !this.run) this.watchSaving(reason);
-    }, SAVING_PAUSE);
+  /** Another page is shown; the run goes on writing to its own. */
+  leaveRun() {
+    this.following?.leave();
+    this.run = "";
+    this.state.sayLost("");
+    this.state.forgetRun();
   }
 
   setText(text) {
@@ -110,8 +99,24 @@ class NotebookPage {
 
   typed() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.try(() => this.save()), SAVE_PAUSE);
+    this.timer = setTimeout(() => this.autosave(), SAVE_PAUSE);
     this.keepDraft();
+  }
+
+  /** Save what is typed; where the server is gone say so and try again. */
+  async autosave() {
+    try {
+      await this.save();
+      if (!this.run) this.state.sayLost("");
+      if (this.isRefused) this.problem.hidden = true;
+      this.isRefused = false;
+    } catch (error) {
+      this.isRefused = error.code !== "offline";
+      if (this.isRefused) return this.complain(error.message);
+      this.state.sayLost(LOST_TYPING);
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.autosave(), RETRY);
+    }
   }
 
   /** Words that were typed before the page was loaded anew. */
@@ -122,11 +127,13 @@ class NotebookPage {
 
   /** What is typed but not saved survives a reload, a crash and a server that is gone. */
   keepDraft() {
+    this.state.sayKept(true);
     if (this.area.value === (this.document?.text ?? "")) return dropDraft(this.document);
     try {
       keepDraft(this.document, this.area.value);
     } catch (error) {
       console.warn("The draft could not be kept:", error); // storage is full or forbidden
+      this.state.sayKept(false);
     }
   }
 
@@ -160,6 +167,7 @@ class NotebookPage {
       ? await post("notebook/save", { document: before.id, text, base: before.version })
       : await post("notebook/new", { text });
     dropDraft(before);
+    this.state.sayKept(true);
     this.show(answer.document, { keepText: true });
     if (this.area.value !== text) this.typed(); // over the new version
   }
@@ -209,33 +217,22 @@ class NotebookPage {
     });
   }
 
-  /** Append the run's text as it comes; after a lost connection go on from the event reached. */
-  follow(run, offset = 0) {
+  /** Append the run's text as it comes. */
+  follow(run) {
     this.run = run;
-    if (!offset) {
-      this.forgetRun();
-      this.setText(this.document.text);
-    }
-    const address = socketAddress(run, "", 0);
-    address.pathname = address.pathname.replace("/ui-api/runs/", "/ui-api/notebook/runs/");
-    address.searchParams.set("offset", offset);
-    const socket = new WebSocket(address);
-    socket.onmessage = (message) => {
-      const frame = JSON.parse(message.data);
-      offset = frame.offset;
-      if (frame.text) this.append(frame.text);
-      if (frame.state !== undefined) this.state.textContent = frame.state;
-      if (frame.notes) this.notes.replaceChildren(...frame.notes.map((text) => h("span", { text })));
-      if (frame.at_risk !== undefined) this.disk.textContent = frame.at_risk;
-      if (frame.error) this.complain(frame.error);
-      if (frame.saved) this.ended();
-    };
-    socket.onclose = (event) => {
-      if (this.run !== run) return;
-      if (event.code === 4404) this.ended();
-      else setTimeout(() => this.run === run && this.follow(run, offset), RETRY);
-    };
+    this.state.endWatching();
+    this.state.forgetRun();
+    this.setText(this.document.text);
+    this.following = new PageRun(run, { onFrame: (frame) => this.take(frame), onConnection: (isThere) => this.state.sayLost(isThere ? "" : LOST),
+      onGone: () => this.ended() });
     this.draw();
+  }
+
+  take(frame) {
+    if (frame.text) this.append(frame.text);
+    this.state.take(frame);
+    if (frame.error) this.complain(frame.error);
+    if (frame.saved) this.ended();
   }
 
   append(text) {
@@ -249,7 +246,7 @@ class NotebookPage {
     this.run = "";
     await this.try(async () => {
       this.show((await get("notebook/shown")).document);
-      });
+    });
     this.draw();
   }
 
