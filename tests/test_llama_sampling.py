@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from loaders.llama_cpp import LlamaCpp
+from loaders.llama_cpp_parts.library import MAX_OVERHEARD
 from modules.core.errors import BadRequest
 from modules.core.loader import Loader
 from tests.contract.play import Stage, prompt_of
@@ -106,6 +107,18 @@ def test_a_bad_grammar_is_refused_before_the_run(stage: Stage, grammar: str) -> 
         stage.add("bad", prompt_of(stage.loader), changed(grammar=grammar))
     assert caught.value.param == "grammar"
     assert stage.alone("good", prompt_of(stage.loader), changed(grammar='root ::= "a"+')).text == "a" * 20
+
+
+@pytest.mark.parametrize(("grammar", "reason"), [
+    ("root ::= missing", "Undefined rule identifier 'missing'"), ('root ::= root "x"', "left recursion"),
+    ('rule ::= "a"', "does not contain a 'root' symbol"), ("root ::= missing " + '"long" ' * 300, "Undefined rule identifier")])
+def test_a_refused_grammar_brings_the_parsers_words(stage: Stage, grammar: str, reason: str,
+                                                   capfd: pytest.CaptureFixture[str]) -> None:
+    """The error said that the model's log says where, and no log came with it."""
+    with capfd.disabled(), pytest.raises(BadRequest) as caught:  # else pytest, not the process, holds standard error
+        stage.add("bad", prompt_of(stage.loader), changed(grammar=grammar))
+    assert reason in caught.value.log
+    assert len(caught.value.log) <= MAX_OVERHEARD
 
 
 def test_a_grammar_that_leaves_nothing_ends_that_run_only(stage: Stage) -> None:

@@ -13,6 +13,7 @@ from modules.core.errors import BadRequest
 from modules.core.params import GenerationParams
 
 from .grammar import check_grammar
+from .library import overhear
 
 if TYPE_CHECKING:
     from .vocabulary import Vocabulary
@@ -161,10 +162,14 @@ class Samplers:
 
     def _grammar(self, text: str) -> Any:
         check_grammar(text)
-        sampler = self._c.llama_sampler_init_grammar(self._vocabulary.handle, text.encode("utf-8", "replace"), b"root")
+
+        def read() -> Any:
+            return self._c.llama_sampler_init_grammar(self._vocabulary.handle, text.encode("utf-8", "replace"), b"root")
+
+        sampler = read()
         if not sampler:
             raise BadRequest("The grammar cannot be read: it needs a rule called root and every rule it names, and no rule may "
-                             "begin with itself (left recursion). The model's log says where.", param="grammar")
+                             "begin with itself (left recursion). The log says where.", param="grammar", log=overhear(read))
         return sampler
 
     def _penalties(self, p: GenerationParams, prompt: Sequence[int]) -> list[Any]:

@@ -6,7 +6,9 @@ import ctypes
 import os
 import re
 import sys
+import tempfile
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ BUFFER = re.compile(r"buffer size =\s*([\d.]+) MiB")
 FLASH = re.compile(r"Flash Attention (enabled|disabled)")
 DEVICE = re.compile(r"using device (\S+) \(([^)]*)\)")
 LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}  # llama_load_mode by (mmap, mlock)
+MAX_OVERHEARD = 2_000  # characters; after its reason the grammar's parser repeats the whole grammar
 # What the log says where memory ran out, on the CPU, CUDA, Metal and Vulkan.
 OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|cannot allocate|ErrorOutOfDeviceMemory|unable to allocate", re.I)
 
@@ -123,6 +126,30 @@ class Library:
                                "smaller quantization of the model.", log=said)
         reason = next((line.split(": ", 1)[-1] for line in self.log.errors if line), "llama.cpp gave no reason")
         return LoadFailed(f"{what}: {reason}. {advice}", log=said)
+
+
+def overhear(call: Callable[[], object]) -> str:
+    """What a call into llama.cpp says on standard error, its first MAX_OVERHEARD characters; it goes there afterwards.
+
+    Some of its parts, such as the grammar's parser, say why they refuse there alone and not to the log's callback.
+    """
+    try:
+        with tempfile.TemporaryFile() as file:
+            sys.stderr.flush()
+            real = os.dup(2)
+            os.dup2(file.fileno(), 2)
+            try:
+                call()
+                sys.stderr.flush()
+            finally:
+                os.dup2(real, 2)
+                os.close(real)
+            file.seek(0)
+            said = file.read()
+            os.write(2, said)
+    except OSError as error:
+        return f"What llama.cpp said could not be read: {error}. The model's own log has it."
+    return said.decode("utf-8", "replace").strip()[:MAX_OVERHEARD]
 
 
 def check_file(path: str) -> int:
