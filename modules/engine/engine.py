@@ -100,6 +100,11 @@ class Engine:
                 return held
         raise NotFound(f"The model {name!r} is not loaded; loaded: {', '.join(held.name for held in models)}.", param="model")
 
+    def answering(self, name: str) -> Held | None:
+        """Who answers a person who chose `name`: that model while it is loaded, else the one used last; None where none is."""
+        models = self.models
+        return next((held for held in models if held.name == name), models[0] if models else None)
+
     async def close(self) -> None:
         """Stop all runs and end all processes."""
         for run in list(self._runs.values()):

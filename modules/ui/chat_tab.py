@@ -62,7 +62,7 @@ class ChatTab:
         choice = gr.update(choices=[NOBODY, *names], value=chosen)
         filled = {"conversation": saved.conversation, "system_prompt": saved.system_prompt, "user_name": saved.user_name,
                   "persona": saved.persona}
-        return [self._model_line(), choice, saved.system_prompt, saved.user_name, saved.persona, filled]
+        return [self._model_line(saved.model), choice, saved.system_prompt, saved.user_name, saved.persona, filled]
 
     def wire(self) -> None:
         session = self._page.session
@@ -75,8 +75,8 @@ class ChatTab:
 
         self._page.follows.append(([self._about], self._lines))
 
-    async def _lines(self, _: str) -> list[Any]:
-        return [self._model_line()]
+    async def _lines(self, session: str) -> list[Any]:
+        return [self._model_line((await self._page.services.sessions.get(session)).model)]
 
     async def _play(self, session: str, name: str) -> list[Any]:
         character = "" if name == NOBODY else name
@@ -102,11 +102,23 @@ class ChatTab:
 
         return keep
 
-    def _model_line(self) -> Any:
-        """Says what the starter model is while it is the one loaded, and where there is none; nothing for others."""
+    def _model_line(self, chosen: str) -> Any:
+        """Says who answers where that is not plain: the starter model, one of several, another than was chosen, or nobody."""
         engine = self._page.services.engine
-        held = next(iter(engine.models), None)
+        held = engine.answering(chosen)
         if held is None:
-            lines = {"loading": LOADING_LINE, "failed": FAILED_LINE}
-            return gr.update(visible=True, value=lines.get(engine.watch.state.status, NO_MODEL_LINE))
-        return gr.update(visible=held.name.startswith("starter"), value=STARTER_LINE)
+            why = {"loading": LOADING_LINE, "failed": FAILED_LINE}
+            return gr.update(visible=True, value=why.get(engine.watch.state.status, NO_MODEL_LINE))
+        lines = [STARTER_LINE] if held.name.startswith("starter") else []
+        if chosen and chosen != held.name:
+            lines.append(f"{_plain(held.name)} answers: {_plain(chosen)}, which was chosen here, is not loaded.")
+        elif chosen and len(engine.models) > 1:
+            lines.append(f"{_plain(held.name)} answers here. To change that, choose another model in the Model tab.")
+        elif len(engine.models) > 1:
+            lines.append("Of the loaded models the one used last answers. To change that, choose one in the Model tab.")
+        return gr.update(visible=bool(lines), value=" ".join(lines))
+
+
+def _plain(name: str) -> str:
+    """A name as Markdown that shows just its letters: whoever named the file may have meant more."""
+    return "".join(f"&#{ord(letter)};" if not letter.isalnum() else letter for letter in name)

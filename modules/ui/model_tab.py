@@ -15,6 +15,7 @@ from .widgets import read, widget
 
 COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "Note")
 COLUMN_WIDTHS = ("240px", "110px", "100px", "110px", "130px", "90px", "120px", "420px")  # a phone scrolls sideways
+CHOSEN = "() => { document.dispatchEvent(new Event('modelchosen')); }"  # assets/model_watch.js listens
 
 
 class ModelTab:
@@ -86,20 +87,28 @@ class ModelTab:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         choice = [self._loader, self._why, *self._groups.values()]
         widgets = [w for group in self._options.values() for w in group.values()]
-        self._model.input(self._choice, [self._model], choice, **quiet)
+        session = self._page.session
+        self._model.input(self._choose, [session, self._model], choice, **quiet).then(None, None, None, js=CHOSEN)
         self._loader.input(self._choice, [self._model, self._loader], choice, **quiet)
         self._refresh.click(self.state, None, self.outputs, **quiet)
-        self._table.select(self._pick, None, [self._model, *choice], **quiet)
-        inputs = {self._model, self._loader, *widgets}
-        self._load.click(self._run_load, inputs, None, concurrency_limit=None, trigger_mode="multiple", **quiet)
+        self._table.select(self._pick, [session], [self._model, *choice], **quiet).then(None, None, None, js=CHOSEN)
+        inputs = {session, self._model, self._loader, *widgets}
+        self._load.click(self._run_load, inputs, None, concurrency_limit=None, trigger_mode="multiple", **quiet).then(
+            None, None, None, js=CHOSEN)
         self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
         self._unload.click(self._run_unload, None, None, **quiet)
         self._page.follows.append((self._shows, self._now))
         self._page.progress.append((self._shows, self._now))
 
-    async def _pick(self, event: gr.SelectData) -> list[Any]:
+    async def _pick(self, session: str, event: gr.SelectData) -> list[Any]:
         name = str(event.row_value[0])
-        return [name, *await self._choice(name, "")]
+        return [name, *await self._choose(session, name)]
+
+    async def _choose(self, session: str, name: str | None) -> list[Any]:
+        """A model that is loaded answers this tab from now on; another one does once it is loaded here."""
+        if any(held.name == name for held in self._engine.models):
+            await self._page.services.sessions.update(session, model=name)
+        return await self._choice(name, "")
 
     async def _choice(self, name: str | None, loader: str = "") -> list[Any]:
         """Updates of loader list, reason and option groups for a model; `loader` "" takes the one that suits it."""
@@ -127,7 +136,8 @@ class ModelTab:
         if not name:
             raise gr.Error("Choose a model first.")
         try:
-            await self._engine.load(name, loader=loader, options=self._read_options(loader, values))
+            held = await self._engine.load(name, loader=loader, options=self._read_options(loader, values))
+            await self._page.services.sessions.update(values[self._page.session], model=held.name)
         except Cancelled:
             gr.Info("Loading was cancelled.")
         except AppError as error:

@@ -54,7 +54,7 @@ class Panel:
         """Values and greying for every output, from the session and the loaded model."""
         saved = await self._services.sessions.get(session)
         params = saved.generation_params()
-        held = next(iter(self._services.engine.models), None)
+        held = self._services.engine.answering(saved.model)
         names = await self._services.preset_names()
         updates = [gr.update(value=shown(PARAM_KNOBS[name], getattr(params, name)), **greying(name, held))
                    for name in self.widgets]
@@ -67,8 +67,8 @@ class Panel:
 
     async def model_state(self, session: str) -> list[Any]:
         """What depends on the loaded model alone: a person may be typing into the widgets, so their values are left alone."""
-        params = (await self._services.sessions.get(session)).generation_params()
-        held = next(iter(self._services.engine.models), None)
+        saved = await self._services.sessions.get(session)
+        params, held = saved.generation_params(), self._services.engine.answering(saved.model)
         return [_notes(params, held), *(gr.update(**greying(name, held)) for name in self.widgets)]
 
     def wire(self, session: Any) -> None:
@@ -111,7 +111,7 @@ class Panel:
         preset = saved.preset if _taste(params) == _taste(saved.generation_params()) else ""
         await self._services.sessions.update(session, params=params.changed(), preset=preset)
         return [gr.skip() if preset == saved.preset else gr.update(value=None),
-                _notes(params, next(iter(self._services.engine.models), None))]
+                _notes(params, self._services.engine.answering(saved.model))]
 
     async def _choose(self, session: str, name: str | None) -> list[Any]:
         if name:

@@ -13,6 +13,7 @@ export function watch(changed, progress) {
   told = { changed, progress };
   if (!isFirst) return;
   connect();
+  document.addEventListener("modelchosen", () => told.changed());
   document.addEventListener("visibilitychange", () => {
     if (document.hidden || !hasMissed) return;
     hasMissed = false;
