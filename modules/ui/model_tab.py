@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -10,11 +11,13 @@ import gradio as gr
 from .. import registry
 from ..core.errors import AppError, Cancelled
 from ..core.loader import LoaderSpec, ModelFile
+from .chat_view import Edits
 from .page_frame import Page
-from .widgets import read, widget
+from .widgets import read, shown, widget
 
 COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "Note")
 COLUMN_WIDTHS = ("240px", "110px", "100px", "110px", "130px", "90px", "120px", "420px")  # a phone scrolls sideways
+FIELDS = "option-"  # with the loader's and the option's name: its widget's element id
 CHOSEN = "() => { document.dispatchEvent(new Event('modelchosen')); }"  # assets/model_watch.js listens
 
 
@@ -47,9 +50,15 @@ class ModelTab:
             self._refresh = gr.Button("Refresh", size="sm", scale=1, min_width=80, elem_id="model-refresh")
         self._why = gr.Textbox(label="About this choice", interactive=False, lines=1, max_lines=4, visible=False)
         with gr.Accordion("Loader options", open=False):
+            gr.Markdown("What you leave alone is fitted to this machine. What you set is used as it stands, also where that is "
+                        "the value shown at first.")
+            self._edits = Edits(FIELDS)
+            self._by_hand = gr.Dropdown(label="Set by hand", choices=[], value=[], multiselect=True, interactive=True,
+                                        info="Taken out of here, an option is left to the machine again.", elem_id="by-hand")
             for name, spec in self._engine.loaders.items():
                 with gr.Group(visible=False) as group:
-                    self._options[name] = {option: widget(knob) for option, knob in spec.options.items()}
+                    self._options[name] = {option: widget(knob, elem_id=f"{FIELDS}{name}-{option}")
+                                           for option, knob in spec.options.items()}
                     if not spec.options:
                         gr.Textbox("This loader has no options.", show_label=False, interactive=False)
                 self._groups[name] = group
@@ -92,7 +101,12 @@ class ModelTab:
         self._loader.input(self._choice, [self._model, self._loader], choice, **quiet)
         self._refresh.click(self.state, None, self.outputs, **quiet)
         self._table.select(self._pick, [session], [self._model, *choice], **quiet).then(None, None, None, js=CHOSEN)
-        inputs = {session, self._model, self._loader, *widgets}
+        self._edits.typed(self._set_by_hand, [self._by_hand], [self._by_hand], trigger_mode="multiple", **quiet)
+        for field, chosen in self._fields().items():
+            if isinstance(chosen, gr.Dropdown):  # no field of the browser's own
+                chosen.input(partial(self._with_field, field), [self._by_hand], [self._by_hand], **quiet)
+        self._by_hand.input(self._leave, [self._by_hand], list(self._fields().values()), **quiet)
+        inputs = {session, self._by_hand, self._model, self._loader, *widgets}
         self._load.click(self._run_load, inputs, None, concurrency_limit=None, trigger_mode="multiple", **quiet).then(
             None, None, None, js=CHOSEN)
         self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
@@ -143,13 +157,33 @@ class ModelTab:
         except AppError as error:
             gr.Warning(error.message)
 
+    def _fields(self) -> dict[str, Any]:
+        """The options' widgets by what stands in "Set by hand"."""
+        return {f"{name}: {option}": field for name, group in self._options.items() for option, field in group.items()}
+
+    async def _set_by_hand(self, chosen: list[str], event: gr.EventData) -> Any:
+        names = {field.elem_id: name for name, field in self._fields().items()}
+        return self._with_field(names[event._data["field"]], chosen)
+
+    def _with_field(self, field: str, chosen: list[str]) -> Any:
+        names = list(dict.fromkeys([*chosen, field]))
+        return gr.update(choices=names, value=names)
+
+    def _leave(self, chosen: list[str]) -> list[Any]:
+        """What is not set by hand shows its default again."""
+        knobs = {f"{name}: {option}": knob for name, spec in self._engine.loaders.items()
+                 for option, knob in spec.options.items()}
+        return [gr.skip() if field in chosen else gr.update(value=shown(knobs[field], knobs[field].default))
+                for field in self._fields()]
+
     def _read_options(self, loader: str, values: Mapping[Any, Any]) -> dict[str, Any]:
-        """Only the options that differ from their default: what is left alone is fitted to this machine."""
+        """The options that were set by hand, also to their default: what is left alone is fitted to this machine."""
         spec = self._engine.loaders.get(loader)
         if spec is None:
             return {}
         read_values = {name: read(knob, values[self._options[loader][name]]) for name, knob in spec.options.items()}
-        return {name: value for name, value in read_values.items() if value != spec.options[name].default}
+        return {name: value for name, value in read_values.items()
+                if value != spec.options[name].default or f"{loader}: {name}" in values[self._by_hand]}
 
     @property
     def _shows(self) -> list[Any]:
