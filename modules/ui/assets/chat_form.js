@@ -21,7 +21,9 @@ export function follow(moved) {
 
 /** Once for all that happens in one go. Until the form is filled, which ends `inert`, nobody can type into the other chat's. */
 function soon() {
-  document.getElementById("chat-form").inert = true;
+  const form = document.getElementById("chat-form");
+  if (!form) return; // a page that shows the chat alone
+  form.inert = true;
   clearTimeout(timer);
   timer = setTimeout(() => tell(), 0);
 }
