@@ -272,3 +272,11 @@ def test_every_file_begins_with_a_sentence_that_says_its_idea() -> None:
     without = [str(path.relative_to(ROOT)) for path in files(*OURS)
                if path.read_text(encoding="utf-8").strip() and not ast.get_docstring(tree(path))]
     assert not without, without
+
+
+def test_importing_the_page_writes_nothing_beside_the_sources() -> None:
+    """Gradio wrote a stub beside each file that defines a component's class, and the next mypy read that instead of the file."""
+    sources = ROOT / "modules" / "ui"
+    before = {path for path in sources.rglob("*") if "__pycache__" not in path.parts and path.suffix != ".pyi"}
+    subprocess.run([sys.executable, "-c", "import modules.ui.page"], cwd=ROOT, check=True, timeout=120)
+    assert {path for path in sources.rglob("*") if "__pycache__" not in path.parts} == before

@@ -102,7 +102,7 @@ class PromptBuilder:
         """A request whose last turn fits although its reply, which is gone on with, has filled the context; and how many of the
         reply's first tokens went: 0 where that is not allowed or does not help.
 
-        They go in blocks of a quarter of the room, counted from the reply's beginning, so that the prompt stays the same for long.
+        They go in blocks of a quarter of the room, counted from the reply's beginning, so that the prompt stays the same longer.
         """
         last = len(request.messages) - 1
         anchor = max((i for i, m in enumerate(request.messages) if m.role == "user"), default=last)

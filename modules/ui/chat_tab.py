@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from ..core.errors import AppError
-from .chat_view import ChatView
 from .page_frame import SESSION_JS, Page
+from .scripted import chat_view
 
 NOBODY = "No character"
 STARTER_LINE = ("You are talking to the starter model: tiny, made by this project, for trying things out. "
@@ -33,7 +33,7 @@ class ChatTab:
 
     def build(self) -> None:
         self._about = gr.Markdown(STARTER_LINE, visible=False, elem_id="model-line")
-        self._view = ChatView(elem_id="chat-view")
+        self._view = chat_view(elem_id="chat-view")
 
     def build_side(self) -> None:
         """The form that stands above the parameters in the panel at the right."""

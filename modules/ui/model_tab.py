@@ -11,8 +11,8 @@ import gradio as gr
 from .. import registry
 from ..core.errors import AppError, Cancelled
 from ..core.loader import LoaderSpec, ModelFile
-from .chat_view import Edits
 from .page_frame import Page
+from .scripted import edits
 from .widgets import read, shown, widget
 
 COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "Note")
@@ -52,7 +52,7 @@ class ModelTab:
         with gr.Accordion("Loader options", open=False):
             gr.Markdown("What you leave alone is fitted to this machine. What you set is used as it stands, also where that is "
                         "the value shown at first.")
-            self._edits = Edits(FIELDS)
+            self._edits = edits(FIELDS)
             self._by_hand = gr.Dropdown(label="Set by hand", choices=[], value=[], multiselect=True, interactive=True,
                                         info="Taken out of here, an option is left to the machine again.", elem_id="by-hand")
             for name, spec in self._engine.loaders.items():

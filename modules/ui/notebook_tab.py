@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chat_view import NotebookView
 from .page_frame import Page
+from .scripted import notebook_view
 
 
 class NotebookTab:
@@ -18,7 +18,7 @@ class NotebookTab:
         self._view: Any = None
 
     def build(self) -> None:
-        self._view = NotebookView(elem_id="notebook")
+        self._view = notebook_view(elem_id="notebook")
 
     def build_side(self) -> None:
         """Nothing of its own."""

@@ -12,11 +12,11 @@ import gradio as gr
 
 from ..core.errors import AppError
 from . import chat_tab, model_tab, notebook_tab
-from .chat_view import ChatListView, ModelWatch
 from .model_routes import model_routes
 from .page_frame import SESSION_JS, Fill, Page, Tab
 from .page_services import PageServices
 from .panel import Panel
+from .scripted import chat_list_view, model_watch
 from .static_files import assets
 from .theme import HEAD, THEME
 
@@ -39,7 +39,7 @@ def make_page(services: PageServices) -> gr.Blocks:
         panel = Panel(services)
         page = Page(services, session, panel)
         with gr.Sidebar(position="left", open=False, width=280, label="Chats", elem_id="chats"):
-            ChatListView(elem_id="chat-list")
+            chat_list_view(elem_id="chat-list")
         gr.Markdown("# Colloquy", elem_id="app-title")
         tabs: list[Tab] = []
         with gr.Tabs(elem_id="tabs"):
@@ -54,7 +54,7 @@ def make_page(services: PageServices) -> gr.Blocks:
             panel.build()
         page.fills.append((panel.outputs, panel.state))
         page.follows.append((panel.model_outputs, panel.model_state))
-        watch = ModelWatch()
+        watch = model_watch()
         for tab in tabs:
             tab.wire()
             if tab.outputs:
@@ -89,7 +89,7 @@ def _fill_on_load(blocks: gr.Blocks, page: Page) -> None:
     filled.then(None, None, None, js="() => { window.pageFilled = true; }")  # tests wait for it
 
 
-def _follow_models(page: Page, watch: ModelWatch) -> None:
+def _follow_models(page: Page, watch: gr.HTML) -> None:
     """Whoever loads or unloads a model, every open page follows."""
     quiet = {"js": SESSION_JS, "show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 

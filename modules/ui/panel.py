@@ -10,8 +10,8 @@ import gradio as gr
 from ..core.errors import AppError
 from ..core.params import PARAM_KNOBS, RUN_FIELDS, GenerationParams
 from ..engine import Held
-from .chat_view import Edits
 from .page_services import PageServices
+from .scripted import edits
 from .widgets import read, shown, widget
 
 FIRST_GROUPS = ("Sampling", "Output")
@@ -36,7 +36,7 @@ class Panel:
             self._save = gr.Button("Save", size="sm", elem_id="preset-save")
         self.notes = gr.Textbox(label="Ignored by the loaded model's loader", interactive=False, visible=False, lines=1,
                                 max_lines=4)
-        self._edits = Edits(FIELDS)
+        self._edits = edits(FIELDS)
         groups: dict[str, list[str]] = {}
         for name, knob in PARAM_KNOBS.items():
             groups.setdefault(knob.group, []).append(name)

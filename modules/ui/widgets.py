@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from typing import Any
 
 import gradio as gr
@@ -11,13 +12,15 @@ from ..core.knobs import Knob
 MAX_SLIDER_STEPS = 5000  # beyond that a slider cannot be aimed; a number field is drawn
 
 
-class Slider(gr.Slider):  # type: ignore[misc]  # Gradio is not typed
-    """Takes a number typed beyond its range as the end of the range, as its field shows it once it is left; Gradio's refuses."""
+def _within_range(slider: Any, payload: float | None) -> float | None:
+    return None if payload is None else gr.Slider.preprocess(slider, min(max(payload, slider.minimum), slider.maximum))
 
-    is_template = True  # drawn as Gradio's
 
-    def preprocess(self, payload: float | None) -> float | None:
-        return None if payload is None else super().preprocess(min(max(payload, self.minimum), self.maximum))
+# Takes a number typed beyond its range as the end of the range, as its field shows it once it is left; Gradio's refuses. A class,
+# because Gradio makes its components anew from their classes; made past Gradio's metaclass, which would write a stub file beside
+# this one that mypy then reads instead. is_template: it is drawn as Gradio's.
+Slider: Any = ABCMeta.__new__(type(gr.Slider), "Slider", (gr.Slider,), {
+    "__module__": __name__, "preprocess": _within_range, "is_template": True})
 
 
 def widget(knob: Knob, **rest: Any) -> gr.components.Component:

@@ -81,15 +81,15 @@ def make_app(services: FakeServices) -> Any:
     import gradio as gr
     from fastapi import FastAPI
 
-    from modules.ui.chat_view import ChatListView, ChatView
     from modules.ui.routes import ui_routes
+    from modules.ui.scripted import chat_list_view, chat_view
 
     app = FastAPI()
     app.router.routes.extend(ui_routes(services))
     with gr.Blocks(fill_height=True, fill_width=True) as page:
         with gr.Sidebar(open=False):
-            ChatListView()
-        ChatView()
+            chat_list_view()
+        chat_view()
     return gr.mount_gradio_app(app, page, path="/", footer_links=[], run_history=False)
 
 

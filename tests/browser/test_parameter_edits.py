@@ -117,6 +117,8 @@ def test_values_changed_by_hand_are_no_presets_any_more(page: Any, app: RunningA
     page.locator("#preset input").click()
     page.get_by_role("option", name="Balanced").click()
     wait_until(lambda: saved(app, page)[1] == "Balanced", what="the preset")
+    shown = page.locator("#param-temperature input[type=number]")
+    wait_until(lambda: float(shown.input_value()) == kept(app, page)["temperature"], what="the preset's values in the panel")
     page.locator("#param-seed input").fill("42")
     wait_until(lambda: kept(app, page).get("seed") == 42, what="the seed")
     assert saved(app, page)[1] == "Balanced", "a seed is no matter of taste"
