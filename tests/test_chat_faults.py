@@ -174,12 +174,13 @@ async def test_everything_may_be_asked_while_a_reply_streams_and_every_text_stay
             d.chat.continue_reply(TAB, reply.id), return_exceptions=True)
         errors = [turn for turn in turns if isinstance(turn, BaseException)]
         assert len(errors) == 1 and "still being written" in str(errors[0])
-        for turn in turns:
-            if not isinstance(turn, BaseException) and turn.run and turn.reply is not None:
-                assert (await d.saved(turn.reply)).message.text == "word " * 60
-        assert (await d.saved(reply)).message.text == "word " * 60
+        replies = [turn.reply for turn in turns if not isinstance(turn, BaseException) and turn.run and turn.reply is not None]
+        nodes = [await d.saved(one) for one in (reply, *replies)]
+        assert nodes[0].status == "stopped" and nodes[0].message.text, "another version of it was asked for"
+        assert all(("word " * 60).startswith(node.message.text) for node in nodes)
+        assert any(node.status == "complete" and node.message.text == "word " * 60 for node in nodes)
         texts = {n.message.text for n in d.store.chats.conversation(reply.conversation).nodes.values()}
-        assert {"Go", "other words", "my own reply", "under the live one", "word " * 60} <= texts
+        assert {"Go", "other words", "my own reply", "under the live one", *(node.message.text for node in nodes)} <= texts
 
 
 async def test_a_head_that_another_tab_deleted_is_no_dead_end(tmp_path: Path) -> None:
