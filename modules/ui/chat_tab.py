@@ -12,7 +12,7 @@ from .page_frame import Page
 
 NOBODY = "No character"
 STARTER_LINE = ("You are talking to the starter model: tiny, made by this project, for trying things out. "
-                "Load a larger one in the Model tab.")
+                "Load a larger one in the [Model tab](#tab-model).")  # the link is followed by chat_view.js
 # Draws the chat again after Gradio changed it on the server.
 REDRAW = "() => { window.colloquyChat && window.colloquyChat.load(); }"
 
