@@ -27,11 +27,11 @@ LOG_EVERY = 25
 FALL = 0.3  # the share of the steps in which the rate falls
 LOOKING = ("q_proj.weight", "k_proj.weight")
 # With the rate of the others attention was one-hot in every layer after 700 steps, and could not learn to copy.
-LOOKING_SHARE = 0.35
+LOOKING_SHARE = 0.25
 # These begin with rows of length 1: from Transformers' 0.02 attention was still uniform after 100 steps.
 WIDE = (*LOOKING, "v_proj.weight", "gate_proj.weight", "up_proj.weight")
 EARLY_CHUNKS = 12  # the first chunks have many drills in copying, the later ones few
-EARLY_DRILLS, LATER_DRILLS = 2000, 120  # a chunk
+EARLY_DRILLS, LATER_DRILLS = 1000, 120  # a chunk
 CHUNK = 768  # documents sorted by length together: enough that a batch's rows are almost of one length
 
 
@@ -46,7 +46,7 @@ class Plan:
     steps: int = 4000
     batch_tokens: int = 4096
     rate: float = 3e-3
-    matrix_rate: float = 0.012
+    matrix_rate: float = 0.03
     warmup: int = 80
     hidden: int = 256
     feed_forward: int = 768
