@@ -12,6 +12,15 @@ from . import words
 Split = Literal["train", "held_out"]
 T = TypeVar("T")
 
+# Of made-up words. The usual vowels stand there twice.
+ONSETS = (
+    "b", "bl", "br", "c", "ch", "cl", "cr", "d", "dr", "f", "fl", "g", "gl", "gr", "h", "j", "k", "l", "m", "n", "p",
+    "pl", "qu", "r", "s", "sh", "sk", "sl", "sn", "sp", "st", "t", "th", "tr", "v", "w", "wh", "y", "z")
+VOWELS = (
+    "a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ee", "oo", "ea", "ai", "ou", "y")
+CODAS = (
+    "b", "ck", "d", "g", "l", "ll", "lt", "m", "mp", "n", "nd", "ng", "nt", "p", "r", "rd", "rk", "rn", "rt", "s", "sh",
+    "sk", "ss", "st", "t", "th", "tt", "w", "x")
 MIN_SPLIT = 4  # shorter lists of phrasings are used whole in both parts: a lone phrasing cannot be held out
 
 
@@ -58,12 +67,33 @@ class Draw:
         while True:
             first, middle, last = words.SYLLABLES
             name = self.any(first) + (self.any(middle) if self.chance(0.75) else "") + self.any(last)
+            name = self.invented().capitalize() if self.chance(0.4) else name
             if len(name) > 3 and is_held_out_name(name) == (self.split == "held_out"):
                 return name, pronoun
 
     def name(self) -> str:
         """A name without a pronoun."""
         return self.person()[0]
+
+    def invented(self) -> str:
+        """A made-up small word of one to three syllables; the training part alone asks for them."""
+        text = "".join(self.any(ONSETS) + self.any(VOWELS) + (self.any(CODAS) if self.chance(0.5) else "")
+                       for _ in range(self.any((1, 2, 2, 2, 3))))
+        return text if len(text) > 3 else text + self.any(CODAS)
+
+    def value(self, choices: Sequence[str], *, invented: float = 0.25) -> str:
+        """A word to be copied: of the list, or in the training part sometimes made up, so that copying needs no known word."""
+        if self.split == "held_out" or not self.chance(invented):
+            return self.word(choices)
+        last = self.word(choices).split(" ")[-1]
+        return f"{self.invented()} {last}" if self.chance(0.25) else self.invented()
+
+    def place(self) -> str:
+        """A town: of the list, or in the training part sometimes made up."""
+        if self.split == "held_out" or not self.chance(0.4):
+            return self.word(words.PLACES)
+        ends = ("bury", "ford", "ton", "field", "mouth", "wick", "port", " Hill", " Bay", "stad", "bridge", "")
+        return self.invented().capitalize() + self.any(ends)
 
 
 def a(noun: str) -> str:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from modules.models.convert import convert
+
 from . import judge
+from .app_speaker import AppSpeaker
 from .chat import Check
 from .corpus import document
-from .speaker import Reply, Speaker, TransformersSpeaker
+from .speaker import Reply, Speaker
 
 FOLDER = Path(__file__).parents[1] / "models" / "starter"
 HANDWRITTEN = Path(__file__).parent / "handwritten.json"
@@ -20,6 +26,7 @@ SEED = 1
 KINDS = ("facts", "card", "story", "arithmetic")
 MORE_KINDS = ("card_facts", "everyday", "unknown", "limits", "repeat", "choose", "short_story", "words")
 KEYS = (*KINDS, "stops", "words", "handwritten")
+FORMS = ("f16", "q8_0", "nf4")
 MIN_TURNS_AGO = 2
 MAX_CHARACTERS = 3400  # at most some 1,750 tokens with the marks: a longer chat and its reply may not fit the context
 MAX_PER_DOCUMENT = 2  # of a kind, or the few very long chats would be most of the questions
@@ -106,22 +113,53 @@ def evaluate(speaker: Speaker, n_each: int) -> tuple[dict[str, float], list[str]
     return scores, failed + failed_too
 
 
+@contextmanager
+def speaking(folder: Path, form: str) -> Iterator[AppSpeaker]:
+    """The model in one of FORMS, loaded by the app; the GGUF forms are made anew from the folder by the project's converter."""
+    with tempfile.TemporaryDirectory() as made:
+        path, options = folder, {"quantization": "4bit"}
+        if form != "nf4":
+            path, options = Path(made) / "starter.gguf", {}
+            convert(folder, path, form)
+        speaker = AppSpeaker(path, **options)
+        try:
+            yield speaker
+        finally:
+            speaker.close()
+
+
+def table(found: dict[str, dict[str, float]]) -> str:
+    """The scores of several forms beside each other."""
+    keys = [*KEYS, *sorted({key for scores in found.values() for key in scores} - set(KEYS))]
+    rows = ["             " + "".join(f"{form:>8}" for form in found)]
+    rows += [f"{key:13}" + "".join(f"{scores[key]:8.1%}" for scores in found.values()) for key in keys]
+    return "\n".join(rows)
+
+
 def main() -> None:
-    """Print the scores as a table, or with --json the seven keys as one object."""
-    parser = argparse.ArgumentParser(description="Evaluate the starter model on the held-out part, greedy.")
+    """Print the scores of the forms as a table, or with --json the seven keys of f16 as one object."""
+    parser = argparse.ArgumentParser(description="Evaluate the starter model on the held-out part, greedy, through the app.")
     parser.add_argument("--model", type=Path, default=FOLDER, help="a Hugging Face folder")
     parser.add_argument("--count", type=int, default=100, help="questions of each kind")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--nf4-count", type=int, default=25, help="the same for nf4, which is slow on a CPU; 0 leaves it out")
+    parser.add_argument("--json", action="store_true", help="f16 alone, as JSON")
     parser.add_argument("--failures", action="store_true", help="print every reply that failed")
+    parser.add_argument("--save", type=Path, help="write all scores there as JSON, for the model card")
     options = parser.parse_args()
-    scores, failed = evaluate(TransformersSpeaker(options.model), options.count)
+    found = {}
+    for form in FORMS[:1] if options.json else FORMS:
+        n_each = options.nf4_count if form == "nf4" else options.count
+        if n_each:
+            with speaking(options.model, form) as speaker:
+                found[form], failed = evaluate(speaker, n_each)
+            for line in failed if options.failures else []:
+                print(f"{form} {line}")
     if options.json:
-        print(json.dumps({key: round(scores[key], 4) for key in KEYS}))
+        print(json.dumps({key: round(found["f16"][key], 4) for key in KEYS}))
         return
-    for line in failed if options.failures else []:
-        print(line)
-    for key in (*KEYS, *sorted(set(scores) - set(KEYS))):
-        print(f"{key:12} {scores[key]:7.1%}")
+    print(table(found))
+    if options.save is not None:
+        options.save.write_text(json.dumps({"count": options.count, "nf4_count": options.nf4_count, "scores": found}), "utf-8")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from functools import cache
 from itertools import islice
 
 from . import words
@@ -31,6 +32,7 @@ def words_of(text: str) -> set[str]:
     return {re.sub(r"['’]s$", "", word.lower()) for word in _WORD.findall(text)}
 
 
+@cache
 def lexicon(seed: int) -> frozenset[str]:
     """Every word that the training part spells (its first documents) and every word of the wide lists, held-out ones too."""
     found: set[str] = set()

@@ -11,13 +11,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-VOCABULARY = 3072  # 12 * 256, so that every quantizer's blocks fit the output rows too
+VOCABULARY = 2048  # 8 * 256, so that every quantizer's blocks fit the output rows too
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 END_OF_TEXT, START, END = range(3)  # their ids
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-OTHERS_WEIGHT = 0.1  # of the loss on what people and system prompts say: learned a little, since it shapes the embeddings
 
 
 def train_tokenizer(seed: int, n_documents: int = 20_000) -> Tokenizer:
@@ -57,7 +56,10 @@ def for_transformers(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerF
 
 
 def encode(tokenizer: Tokenizer, made: Document) -> tuple[list[int], list[float]]:
-    """Token ids of a document and each one's weight in the loss; a chat is spelled exactly as TEMPLATE renders it."""
+    """Token ids of a document and each one's weight in the loss, which counts replies and free text alone.
+
+    A chat is spelled exactly as TEMPLATE renders it.
+    """
     if made.text:
         ids = [*tokenizer.encode(made.text).ids, END_OF_TEXT]
         return ids, [1.0] * len(ids)
@@ -69,5 +71,5 @@ def encode(tokenizer: Tokenizer, made: Document) -> tuple[list[int], list[float]
         n_head = len(tokenizer.encode(f"{role}\n").ids)
         is_reply = role == "assistant"
         ids += [START, *body, END, *newline]
-        weights += [0.0] * (1 + n_head) + [1.0 if is_reply else OTHERS_WEIGHT] * (len(body) - n_head + 1) + [0.0] * len(newline)
+        weights += [0.0] * (1 + n_head) + [1.0 if is_reply else 0.0] * (len(body) - n_head + 1) + [0.0] * len(newline)
     return ids, weights

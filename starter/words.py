@@ -22,6 +22,8 @@ Tri"""),
 mi, mo, na, ni, ra, ri, ro, sa, si, ta, ti, va, vi, za, zo"""),
              _split("""n, ra, lin, na, s, th, vik, rin, la, ko, ma, ric,
 ton, bel, mir, x, dor, na, lo, rak, wen, sha, d, m, les, ty"""))
+RELATIONS = _split("""brother, sister, mother, father, son, daughter, wife, husband, friend, neighbour, aunt, uncle, cousin, boss,
+teacher, grandmother""")
 COLOURS = _split("""red, blue, green, yellow, orange, purple, pink, teal, brown, black, white, grey, silver, gold, violet,
 crimson, turquoise, beige, scarlet, navy blue, olive green, sky blue, dark red, indigo, cream, lime green, mint green, copper,
 amber, ivory, rose, lavender""")
@@ -101,6 +103,8 @@ TRADES = {
     "zoo keeper": "I feed the lions and the bears", "bus driver": "I drive the bus through the town",
     "singer": "I sing old songs and new ones", "gold digger": "I look for gold in the river",
 }
+NUMBERS = _split("""zero, one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, fourteen, fifteen,
+sixteen, seventeen, eighteen, nineteen, twenty""")
 TOPICS = _split("""quantum physics, the stock market, tax law, brain surgery, the history of Rome, machine learning, the French
 Revolution, chemistry, world politics, my homework, the news of today, the weather tomorrow, football results, a contract,
 calculus, computer networks, the theory of relativity, ancient Greek, medicine, the economy, chess openings, space travel,

@@ -13,7 +13,7 @@ from .scripted import chat_view
 
 NOBODY = "No character"
 STARTER_LINE = ("You are talking to the starter model: tiny, made by this project, for trying things out. "
-                "Load a larger one in the Model tab.")
+                "Load a larger one in the [Model tab](#tab-model).")  # the link is followed by chat_view.js
 LOADING_LINE = "The model is still being loaded."
 FAILED_LINE = "No model is loaded: the last one could not be. The Model tab says why."
 NO_MODEL_LINE = "No model is loaded. Choose one in the Model tab."

@@ -16,32 +16,36 @@ SUMS = {
     "Take {y} away from {x}.",
           "{x}-{y}", "Please take {y} from {x}.", "how much is {x} - {y}?", "What is left of {x} when I take away {y}?",
           "I have {x} apples and eat {y}. How many are left?", "Can you subtract {y} from {x}?"),
-    "*": ("What is {x} times {y}?", "{x} * {y} = ?", "How much is {x} times {y}?", "What is {x} * {y}?", "{x} times {y}?",
-    "Multiply {x} by {y}.",
-          "how much is {x} x {y}?", "Can you multiply {x} and {y}?"),
 }
-SUM_REPLIES = {"+": ("{x} plus {y} is {z}.", "{x} + {y} = {z}.", "That is {z}."), "-": ("{x} minus {y} is {z}.",
-    "{x} - {y} = {z}.", "That is {z}."),
-               "*": ("{x} times {y} is {z}.", "{x} * {y} = {z}.", "That is {z}.")}
+SUM_REPLIES = {"+": ("{x} plus {y} is {z}.", "{x} + {y} = {z}.", "That is {z}."),
+               "-": ("{x} minus {y} is {z}.", "{x} - {y} = {z}.", "That is {z}.")}
+
+
+def _sum(draw: Draw) -> tuple[int, str, int, int]:
+    """x, sign, y and the result, all within 0 to 20; every pair is as likely as another."""
+    x, y = sorted((draw.random.randint(0, 20), draw.random.randint(0, 20)), reverse=True)
+    if draw.chance(0.5):
+        return x, "-", y, x - y
+    y = x - y  # uniform over the pairs whose sum is at most 20
+    x -= y
+    return (x, "+", y, x + y) if draw.chance(0.5) else (y, "+", x, x + y)
 
 
 def arithmetic(chat: Chat) -> None:
-    """A sum, difference or product within 0 to 20."""
+    """A sum or difference within 0 to 20, or several at once."""
     draw = chat.draw
-    sign = draw.any(("+", "+", "-", "-", "*"))
-    if sign == "+":
-        x = draw.random.randint(0, 20)
-        y = draw.random.randint(0, 20 - x)
-        z = x + y
-    elif sign == "-":
-        x = draw.random.randint(0, 20)
-        y = draw.random.randint(0, x)
-        z = x - y
-    else:
-        x, y = draw.any([(i, j) for i in range(11) for j in range(11) if i * j <= 20])
-        z = x * y
+    if draw.chance(0.2):
+        several = [_sum(draw) for _ in range(draw.random.randint(2, 6))]
+        asked = draw.any(("{s}", "Calculate {s}.", "Please solve {s}."))
+        chat.say(asked.format(s=", ".join(f"{x} {sign} {y}" for x, sign, y, _ in several)),
+                 ", ".join(f"{x} {sign} {y} = {z}" for x, sign, y, z in several) + ".", Check("words", ((str(several[-1][3]),),)))
+        return
+    x, sign, y, z = _sum(draw)
+    frame = draw.frame(SUMS[sign])
     reply = draw.any(SUM_REPLIES[sign]).format(x=x, y=y, z=z)
-    chat.say(draw.frame(SUMS[sign]).format(x=x, y=y), reply, Check("arithmetic", ((str(z),),)))
+    if draw.chance(0.15) and " + " not in frame and " - " not in frame:
+        frame, reply = frame.format(x=words.NUMBERS[x], y=words.NUMBERS[y]), f"That is {z}."
+    chat.say(frame.format(x=x, y=y), reply, Check("arithmetic", ((str(z),),)))
 
 
 def _table_question(draw: Draw) -> tuple[str, str, str]:

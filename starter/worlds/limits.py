@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import words
 from ..chat import Chat, Check
+from ..draw import Draw
 
 TOO_MUCH = (
     "Explain {t} to me.", "Can you explain {t}?", "What do you know about {t}?", "Teach me {t}.", "Write an essay about {t}.",
@@ -38,6 +39,12 @@ GET_BIGGER = ("Open the Model tab: there you can choose or download a bigger mod
               "In the Model tab you can pick another model from your model folder, or download one.")
 
 
+def _big_sum(draw: Draw) -> str:
+    frame = draw.frame(BIG_SUMS)
+    lowest = 21 if "+" in frame else 2
+    return frame.format(x=draw.random.randint(lowest, draw.any((20, 99, 999)) + 21), y=draw.random.randint(lowest, 99))
+
+
 def too_much(chat: Chat) -> None:
     """A request beyond the small world."""
     draw = chat.draw
@@ -49,6 +56,6 @@ def too_much(chat: Chat) -> None:
         "topic": lambda: draw.frame(TOO_MUCH).format(t=draw.word(words.TOPICS)),
         "language": lambda: draw.frame(TRANSLATE).format(l=draw.word(words.LANGUAGES)),
         "code": lambda: draw.frame(CODE).format(c=draw.word(words.CODE)), "live": lambda: draw.frame(LIVE),
-        "sum": lambda: draw.frame(BIG_SUMS).format(x=draw.random.randint(21, 999), y=draw.random.randint(21, 999)),
+        "sum": lambda: _big_sum(draw),
     }[kind]()
     chat.say(asked, f"{draw.any(SORRY)} {draw.any(WAY_OUT)}", Check("limits", (("Model tab",),)))

@@ -38,9 +38,9 @@ FACTS: dict[str, Fact] = {
         ("Your name is {v}.", "You are {v}.", "Of course, your name is {v}."), "your name is {v}", "your name"),
     "colour": Fact(
         ("My favourite colour is {v}.", "I like the colour {v} best.", "I love the colour {v}.", "The colour I like most is {v}.",
-         "{v} is my favourite colour.", "Of all colours I like {v} best.", "my favourite color is {v}",
+         "Guess what, my favourite colour is {v}.", "Of all colours I like {v} best.", "my favourite color is {v}",
          "I have always loved {v}, it is my colour."),
-        ("{v} is a lovely colour.", "Ah, {v}! A fine choice.", "I will remember that you like {v}.",
+        ("I think {v} is a lovely colour.", "Ah, {v}! A fine choice.", "I will remember that you like {v}.",
          "What a pretty colour {v} is."),
         ("What is my favourite colour?", "Which colour do I like best?", "Do you remember my favourite colour?",
          "What colour do I like?",
@@ -52,11 +52,11 @@ FACTS: dict[str, Fact] = {
         ("I have a {w} called {v}.", "My {w} is named {v}.", "I have a {w}. The name is {v}.", "At home I have a {w} named {v}.",
          "My {w} {v} is sleeping next to me.", "I live with a {w} called {v}.", "I just got a {w}, and I named it {v}.",
          "My pet is a {w} called {v}."),
-        ("{v} is a good name for a {w}.", "How sweet! Say hello to {v}.", "A {w} called {v}, how nice!",
+        ("What a good name, {v}!", "How sweet! Say hello to {v}.", "A {w} called {v}, how nice!",
          "I would like to meet {v}."),
         ("What is my pet called?", "What is the name of my {w}?", "Do you remember the name of my {w}?", "How is my {w} called?",
          "What did I name my {w}?", "What is my {w}'s name?", "Do you know my pet's name?", "Tell me the name of my {w}."),
-        ("Your {w} is called {v}.", "The name of your {w} is {v}.", "{v}, your {w}."), "you have a {w} called {v}",
+        ("Your {w} is called {v}.", "The name of your {w} is {v}.", "You have a {w} called {v}."), "you have a {w} called {v}",
          "the name of a pet"),
     "plan": Fact(
         ("{w} I want to {v}.", "I plan to {v} {w}.", "I am going to {v} {w}.", "My plan is to {v} {w}.",
@@ -79,7 +79,7 @@ FACTS: dict[str, Fact] = {
         ("I live in {v}.", "My home is in {v}.", "I come from {v}.", "I am from {v}.", "I live in a small house in {v}.",
          "We live in {v}.",
          "I moved to {v} last year.", "My home town is {v}."),
-        ("{v} sounds like a nice place.", "I would like to see {v} one day.", "How is life in {v}?",
+        ("I hear that {v} is a nice place.", "I would like to see {v} one day.", "How is life in {v}?",
          "Ah, {v}! Is it quiet there?"),
         ("Where do I live?", "Where is my home?", "Do you remember where I live?", "Where do I come from?",
          "Which town do I live in?",
@@ -89,7 +89,7 @@ FACTS: dict[str, Fact] = {
         ("My hobby is {v}.", "I like {v} in my free time.", "I enjoy {v}.", "On Sundays I love {v}.",
          "My favourite hobby is {v}.",
          "In the evening I like {v}.", "I spend my free time with {v}.", "I am very fond of {v}."),
-        ("{v} is a fine hobby.", "How nice! Have you done it for long?", "{v} sounds like fun.",
+        ("A fine hobby, {v}!", "How nice! Have you done it for long?", "I think {v} is fun.",
          "I will remember that you like {v}."),
         ("What is my hobby?", "What do I do in my free time?", "Do you remember my hobby?", "What do I enjoy?",
          "Which hobby do I have?",
@@ -106,6 +106,25 @@ FACTS: dict[str, Fact] = {
          "What can I not find?", "What did I say I was looking for?", "Tell me what I lost."),
         ("You lost your {w} {v}.", "Your {w} {v}.", "You are looking for your {w} {v}."), "you lost your {w} {v}",
          "anything that you lost"),
+    "family": Fact(
+        ("My {w} is called {v}.", "I have a {w} called {v}.", "My {w}'s name is {v}.", "I am going to see my {w} {v}.",
+         "I live with my {w} {v}.", "This is about my {w}, whose name is {v}.", "My {w} {v} is coming to visit.",
+         "You should meet my {w} {v}."),
+        ("Say hello to {v} from me!", "How nice! Is your {w} well?", "I would like to meet {v}.",
+         "I will remember that your {w} is called {v}."),
+        ("What is my {w} called?", "What is the name of my {w}?", "Do you remember my {w}'s name?", "What's my {w}'s name?",
+         "Who is my {w}?", "How is my {w} called?", "What did I say my {w} is called?", "Tell me the name of my {w}."),
+        ("Your {w} is called {v}.", "The name of your {w} is {v}.", "Your {w}'s name is {v}."), "your {w} is called {v}",
+        "that name"),
+    "age": Fact(
+        ("I am {v} years old.", "I'm {v} years old.", "I just turned {v}.", "My age is {v}.", "I am {v}.",
+         "I turned {v} last week.", "Today I am {v} years old.", "By the way, I am {v} years old."),
+        ("A good age, {v}!", "Then you have seen many summers.", "I am much younger than that.",
+         "I will remember that you are {v}."),
+        ("How old am I?", "What is my age?", "Do you remember how old I am?", "Can you tell me my age?",
+         "How many years old am I?", "Do you know my age?", "How old did I say I am?", "Tell me how old I am."),
+        ("You are {v} years old.", "You are {v}.", "You told me that you are {v} years old."), "you are {v} years old",
+        "your age"),
     "trade": Fact(
         ("I work as a {v}.", "I am a {v}.", "My job is {v}.", "I earn my money as a {v}.", "I have been a {v} for years.",
          "I'm a {v} by trade.",
@@ -123,12 +142,14 @@ UNKNOWN = ("You have not told me {u} yet.", "I do not know {u}. You have not tol
 def value_of(kind: str, draw: Draw) -> tuple[str, str]:
     """A fresh value for a fact of this kind, and its second value or ""."""
     makers: dict[str, Callable[[], tuple[str, str]]] = {
-        "name": lambda: (draw.name(), ""), "colour": lambda: (draw.word(words.COLOURS), ""),
-        "food": lambda: (draw.word(words.FOODS), ""),
-        "pet": lambda: (draw.name(), draw.word(words.ANIMALS)), "plan": lambda: (draw.word(words.PLANS), draw.any(words.WHENS)),
-        "home": lambda: (draw.word(words.PLACES), ""), "hobby": lambda: (draw.word(words.HOBBIES), ""),
-        "lost": lambda: (draw.word(words.OBJECTS), draw.word(words.COLOURS)), "trade": lambda: (draw.word(list(words.TRADES)),
-        "")}
+        "name": lambda: (draw.name(), ""), "colour": lambda: (draw.value(words.COLOURS), ""),
+        "food": lambda: (draw.value(words.FOODS), ""),
+        "pet": lambda: (draw.name(), draw.value(words.ANIMALS, invented=0.1)),
+        "plan": lambda: (draw.word(words.PLANS), draw.any(words.WHENS)),
+        "home": lambda: (draw.place(), ""), "hobby": lambda: (draw.value(words.HOBBIES, invented=0.1), ""),
+        "lost": lambda: (draw.value(words.OBJECTS), draw.word(words.COLOURS)),
+        "trade": lambda: (draw.value(list(words.TRADES)), ""),
+        "family": lambda: (draw.name(), draw.any(words.RELATIONS)), "age": lambda: (str(draw.random.randint(6, 99)), "")}
     return makers[kind]()
 
 
@@ -160,12 +181,12 @@ def ask(chat: Chat) -> None:
     """The person asks for a fact; where it was never told, the reply says so."""
     draw = chat.draw
     missing = [kind for kind in FACTS if kind not in chat.told]
-    if missing and (not chat.told or draw.chance(0.12)):
+    if missing and (not chat.told or draw.chance(0.06)):
         kind = draw.any(missing)
-        question = draw.frame([frame for frame in FACTS[kind].asked if "{w}" not in frame])
+        question = filled(draw.frame(FACTS[kind].asked), *value_of(kind, draw))
         chat.say(question, draw.any(UNKNOWN).format(u=FACTS[kind].unknown), Check("unknown", (("not told", "do not know"),)))
         return
-    if len(chat.told) > 1 and draw.chance(0.12):
+    if len(chat.told) > 1 and draw.chance(0.05):
         known = [filled(FACTS[kind].clause, *value) for kind, value in chat.told.items()]
         text = ", ".join(known[:-1]) + " and " + known[-1] + "."
         question = draw.any(("What do you know about me?", "What have I told you about me?", "Tell me what you know about me."))

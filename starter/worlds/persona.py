@@ -30,7 +30,7 @@ FACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
             ("Do you have a pet?", "What is your pet called?", "What is the name of your {w}?", "Do you have any animals?",
              "Who lives with you?",
              "What is your {w} called?", "Tell me about your pet.", "How is your {w} named?"),
-            ("I have a {w} called {v}.", "My {w} is called {v}.", "Yes, my {w} {v}.")),
+            ("I have a {w} called {v}.", "My {w} is called {v}.", "Yes, a {w} called {v}.")),
     "colour": (("Your favourite colour is {v}.", "You always wear {v}.", "You love the colour {v}.",
     "The colour you like best is {v}."),
                ("What is your favourite colour?", "Which colour do you like?", "What colour do you like best?",
@@ -76,7 +76,7 @@ def make_persona(draw: Draw, *, form: str = "") -> Persona:
     name = draw.name()
     if draw.chance(0.15):
         name = draw.any(("Captain", "Old", "Mr.", "Mrs.", "Doctor", "Uncle", "Aunt", "Professor", "Lady", "Sir")) + " " + name
-    trade = draw.word(list(words.TRADES))
+    trade = draw.value(list(words.TRADES), invented=0.2)
     kinds = draw.random.sample(sorted(FACTS), draw.any((0, 1, 1, 2, 2, 3)))
     facts = {kind: value_of(kind, draw) for kind in kinds}
     style, mood = _style(draw)
@@ -182,16 +182,17 @@ def question(chat: Chat, kind: str = "") -> None:
     kinds = ["name", "trade", *persona.facts]
     absent = sorted(set(FACTS) - set(persona.facts))
     if not kind and absent and draw.chance(0.06):
-        missing = [frame for frame in FACTS[draw.any(absent)][1] if "{w}" not in frame]
-        chat.say(draw.frame(missing), draw.any(("That I cannot say.", "I would rather not say.", "That is a secret of mine.")))
+        missing = draw.any(absent)
+        said = filled(draw.frame(FACTS[missing][1]), *value_of(missing, draw))
+        chat.say(said, draw.any(("That I cannot say.", "I would rather not say.", "That is a secret of mine.")))
         return
     kind = kind or draw.any(kinds)
     n, t = persona.name, persona.trade
-    article, doing = a(t).split(" ")[0], words.TRADES[t]
+    article, doing = a(t).split(" ")[0], words.TRADES.get(t, "")
     if kind == "name":
         chat.say(draw.frame(NAME_QUESTIONS), draw.any(NAME_REPLIES).format(n=n, a=article, t=t), Check("card", ((n,),)))
     elif kind == "trade":
-        replies = TRADE_REPLIES if chat.draw.split == "train" else TRADE_REPLIES[:2]
+        replies = TRADE_REPLIES if doing and draw.chance(0.3) else TRADE_REPLIES[:2]
         chat.say(draw.frame(TRADE_QUESTIONS), draw.any(replies).format(a=article, t=t, d=doing), Check("card", ((t,),)))
     elif kind == "mood":
         mood = persona.facts["mood"][0]

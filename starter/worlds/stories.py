@@ -71,9 +71,10 @@ TWISTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
                "{N} laughed, and all were happy that day."), ("happy", "well")),
 }
 OPENINGS = (
-    "Once there was {k} called {N} who lived {p}.", "{N} lived {p}.", "Once upon a time, {p}, there lived {k} named {N}.",
+    "Once there was {k} called {N} who lived {p}.", "In a time long past, {N} lived {p}.",
+    "Once upon a time, {p}, there lived {k} named {N}.",
     "Long ago, {k} by the name of {N} lived {p}.", "There was once {k} whose name was {N}. {He} lived {p}.",
-    "{N} was {k} and lived {p}.",
+    "Here is the tale of {N}, {k} who lived {p}.",
     "In those days {N} lived {p}.", "Do you know the story of {N}? {He} lived {p}.")
 FINDS = (
     "One morning {N} found {ao} under the stairs.", "One day {he} found {ao} in the grass.",
@@ -120,7 +121,7 @@ class Plot:
     def __init__(self, draw: Draw) -> None:
         self.name, pronoun = draw.person()
         self.subject = draw.any(sorted(SUBJECTS))
-        self.thing = draw.word(words.OBJECTS)
+        self.thing = draw.value(words.OBJECTS, invented=0.2)
         self.twist = draw.any(sorted(TWISTS))
         self.second = draw.word(words.ANIMALS if self.twist == "animal" or draw.chance(0.3) else words.OBJECTS)
         place, self.sight, who = SUBJECTS[self.subject]
@@ -142,18 +143,18 @@ class Plot:
 
 
 def tell(draw: Draw, plot: Plot, *, has_twist: bool = True) -> str:
-    """The story in five to eight sentences."""
+    """The story in three to seven sentences."""
     sentences = [draw.frame(OPENINGS)]
-    if draw.chance(0.7):
+    if draw.chance(0.4):
         sentences.append(plot.sight + ".")
     sentences.append(draw.frame(FINDS))
-    sentences += [draw.frame(DETAILS)] if draw.chance(0.7) else []
-    sentences += [draw.frame(TROUBLES)] if draw.chance(0.8) else []
+    sentences += [draw.frame(DETAILS)] if draw.chance(0.4) else []
+    sentences += [draw.frame(TROUBLES)] if draw.chance(0.4) else []
     if has_twist:
         sentences.append(draw.any(TWISTS[plot.twist][1]))
     sentences.append(draw.frame(ENDINGS))
     text = [plot.fill(sentence) for sentence in sentences]
-    if draw.chance(0.3):
+    if draw.chance(0.15):
         cut = draw.random.randint(1, len(text) - 1)
         return " ".join(text[:cut]) + "\n\n" + " ".join(text[cut:])
     return " ".join(text)

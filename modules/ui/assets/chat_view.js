@@ -34,6 +34,12 @@ function makePage() {
     new Elsewhere(conversation).element, composer.element);
   listenForEscape(chat, conversation);
   conversation.addEventListener("opened", closeSidebar);
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("#model-line a[href='#tab-model']");
+    if (!link) return;
+    event.preventDefault();
+    document.getElementById("tab-model-button")?.click(); // Gradio's name for the button of the tab #tab-model
+  });
   const loaded = Promise.all([attempt(() => conversation.load()), chats.load()]);
   // For the page's other parts, such as the choice of a character: begin, open, load.
   window.colloquyChat = conversation;
