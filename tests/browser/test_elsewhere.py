@@ -65,11 +65,12 @@ def test_an_edit_sent_while_a_reply_streams_gets_its_reply_at_once(open_app: Ope
         page.locator(".message.user [aria-label=Edit]").click()
         page.locator(".editor textarea").fill("The second wording")
         page.keyboard.press("Control+Enter")
-        page.get_by_text("The second wording").wait_for()
+        page.locator(".message.user").get_by_text("The second wording").wait_for()
         page.wait_for_function("document.querySelector('.message.live')?.innerText.length > 60")
         page.locator(".message.user [aria-label='Earlier version']").click()
-        page.get_by_text("The first wording").first.wait_for()
-        assert "Stopped." in page.locator(".message.assistant .state").inner_text(), "what was written is kept"
+        page.locator(".message.user").get_by_text("The first wording").wait_for()  # the chat's title is that too
+        page.locator(".message.assistant .state").get_by_text("Stopped.").wait_for()
+        assert "tick tick" in page.locator(".message.assistant").inner_text(), "what was written is kept"
         page.locator(".elsewhere").get_by_role("button", name="Stop it").click()
         page.locator(".elsewhere").wait_for(state="hidden")
     finally:
