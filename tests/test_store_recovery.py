@@ -156,7 +156,7 @@ def test_a_document_gets_its_text_once_and_on_the_version_it_was_written_on(tmp_
     store = crash(store)
     assert store.recover(nobody).documents == (doc.id,)
     assert store.documents.get(doc.id, "ann").text == "Once upon a time" and journals(store) == []
-    texts = [store.documents.version(doc.id, version, "ann") for version, _, _ in store.documents.versions(doc.id, "ann")]
+    texts = [store.documents.version(doc.id, one.id, "ann") for one in store.documents.versions(doc.id, "ann")]
     assert texts == ["Once upon a time", "Once saved already", "another tab's text", "Once"]
     store.close()
 
