@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ class Echoed:
     tokens: tuple[Token, ...]
 
 
-class Printer:
+class Printer(ABC):
     """Prints the events of one request's choices; what chat and completions share."""
 
     object = ""
@@ -55,17 +56,21 @@ class Printer:
             headers["X-Colloquy-Ignored"] = "".join(c if " " <= c <= "~" else "?" for c in names).strip()
         return headers
 
+    @abstractmethod
     def opening(self, index: int) -> list[bytes]:
-        raise NotImplementedError
+        """The chunks before a choice's first text."""
 
+    @abstractmethod
     def delta(self, index: int, event: Delta) -> bytes:
-        raise NotImplementedError
+        """One piece of text as a chunk."""
 
+    @abstractmethod
     def choice(self, index: int, text: str, reasoning: str, tokens: Sequence[Token], finish: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """A whole choice of an answer that is not streamed."""
 
+    @abstractmethod
     def last(self, index: int, finish: str) -> dict[str, Any]:
-        raise NotImplementedError
+        """The choice object that ends a stream."""
 
     def end(self, index: int, event: Finished) -> bytes:
         self._usages[index] = event
