@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 
 from starlette.routing import BaseRoute, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from ..engine import Engine
-from .requests import wait_until_left
+from .requests import send_until_left
 
-log = logging.getLogger(__name__)
 STEP_SECONDS = 0.3  # at least so long between two messages
 
 
@@ -21,25 +19,16 @@ def model_routes(engine: Engine) -> list[BaseRoute]:
 
     async def follow(socket: WebSocket) -> None:
         await socket.accept()
-        telling, leaving = asyncio.create_task(_tell(socket, engine)), asyncio.create_task(wait_until_left(socket))
-        await asyncio.wait((telling, leaving), return_when=asyncio.FIRST_COMPLETED)
-        for task in (telling, leaving):
-            task.cancel()
-        for result in await asyncio.gather(telling, leaving, return_exceptions=True):
-            if isinstance(result, Exception):
-                log.error("Telling a page of the models failed", exc_info=result)
+        await send_until_left(socket, _tell(socket, engine))
 
     return [WebSocketRoute("/ui-api/models", follow)]
 
 
 async def _tell(socket: WebSocket, engine: Engine) -> None:
     """Send what is held and loading, then again at each change. What it says is compared, never shown."""
-    try:
-        while True:
-            version, state = engine.watch.version, engine.watch.state
-            held = [[model.name, model.loaded_at] for model in engine.models]
-            await socket.send_text(json.dumps({"what": [held, state.status, state.name]}))
-            await asyncio.sleep(STEP_SECONDS)
-            await engine.watch.changed(version)
-    except WebSocketDisconnect:
-        return  # the page left
+    while True:
+        version, state = engine.watch.version, engine.watch.state
+        held = [[model.name, model.loaded_at] for model in engine.models]
+        await socket.send_text(json.dumps({"what": [held, state.status, state.name]}))
+        await asyncio.sleep(STEP_SECONDS)
+        await engine.watch.changed(version)

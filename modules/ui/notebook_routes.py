@@ -10,14 +10,14 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from ..core.errors import BadRequest, NotFound
 from ..core.events import Delta, Event, Failed, Finished, Prefill, Queued, Started
 from ..engine import Engine
 from ..notebook import Notebook
 from ..store.documents import Document
-from .requests import endpoint, read_body, session_of, text_of, wait_until_left, whole_number
+from .requests import endpoint, read_body, send_until_left, session_of, text_of, whole_number
 
 RUN_UNKNOWN = 4404  # WebSocket close code: look at the saved document instead
 PAGE_DOCUMENTS = 40
@@ -147,30 +147,22 @@ class _NotebookApi:
             await socket.close(RUN_UNKNOWN, error.message[:100])
             return
         offset = whole_number(socket.query_params.get("offset", "0"), "offset")
-        sending = asyncio.create_task(self._send(socket, run.id, offset))
-        leaving = asyncio.create_task(wait_until_left(socket))
-        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        for task in (sending, leaving):
-            task.cancel()
-        await asyncio.gather(sending, leaving, return_exceptions=True)
+        await send_until_left(socket, self._send(socket, run.id, offset))
 
     async def _send(self, socket: WebSocket, run_id: str, offset: int) -> None:
         risk = ""
-        try:
-            async with aclosing(self._engine.run(run_id).follow(offset)) as batches:
-                async for batch in batches:
-                    offset += len(batch)
-                    frame = {"offset": offset, **_frame(batch)}
-                    if risk != (risk := self._notebook.at_risk(run_id)):
-                        frame["at_risk"] = risk
-                    await socket.send_json(frame)
-                    if not isinstance(batch[-1], (Finished, Failed)):
-                        await asyncio.sleep(SEND_SECONDS)
-            await self._notebook.settle()
-            await socket.send_json({"offset": offset, "saved": True})
-            await socket.close()
-        except WebSocketDisconnect:
-            return  # the page left; the run goes on
+        async with aclosing(self._engine.run(run_id).follow(offset)) as batches:
+            async for batch in batches:
+                offset += len(batch)
+                frame = {"offset": offset, **_frame(batch)}
+                if risk != (risk := self._notebook.at_risk(run_id)):
+                    frame["at_risk"] = risk
+                await socket.send_json(frame)
+                if not isinstance(batch[-1], (Finished, Failed)):
+                    await asyncio.sleep(SEND_SECONDS)
+        await self._notebook.settle()
+        await socket.send_json({"offset": offset, "saved": True})
+        await socket.close()
 
 
 def _frame(batch: list[Event]) -> Body:

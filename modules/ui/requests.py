@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..core.errors import AppError, BadRequest, TooLarge
 
@@ -23,7 +24,20 @@ Body = dict[str, Any]
 Handler = Callable[[Request], Awaitable[Body]]
 
 
-async def wait_until_left(socket: WebSocket) -> None:
+async def send_until_left(socket: WebSocket, work: Coroutine[Any, Any, None]) -> None:
+    """Run what sends to an accepted socket, until it is done or the page has left; a fault of ours goes to the log."""
+    sending, leaving = asyncio.create_task(work), asyncio.create_task(_wait_until_left(socket))
+    try:
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sending.cancel()
+        leaving.cancel()
+    for result in await asyncio.gather(sending, leaving, return_exceptions=True):
+        if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
+            log.error("Sending to a page by %s failed", socket.url.path, exc_info=result)
+
+
+async def _wait_until_left(socket: WebSocket) -> None:
     """A page says nothing here; what it sends is not read."""
     while (await socket.receive())["type"] != "websocket.disconnect":
         pass

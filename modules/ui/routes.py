@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
@@ -10,13 +9,13 @@ from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from ..core.errors import BadRequest, NotFound
 from ..core.events import Delta
 from .history import RenderedTexts, page_before, view_json
 from .live import LiveRun, LiveRuns
-from .requests import Body, Handler, endpoint, read_body, session_of, text_of, wait_until_left, whole_number
+from .requests import Body, Handler, endpoint, read_body, send_until_left, session_of, text_of, whole_number
 from .services import Chats, Runs, Services, Turn
 from .static_files import serve_asset
 
@@ -216,22 +215,13 @@ class _ChatApi:
         except NotFound as error:
             await socket.close(RUN_UNKNOWN, error.message[:100])
             return
-        sending, leaving = asyncio.create_task(_send_frames(socket, live)), asyncio.create_task(wait_until_left(socket))
-        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-        for task in (sending, leaving):
-            task.cancel()
-        for result in await asyncio.gather(sending, leaving, return_exceptions=True):
-            if isinstance(result, Exception):
-                log.error("Sending a run to a page failed", exc_info=result)
+        await send_until_left(socket, _send_frames(socket, live))
 
 
 async def _send_frames(socket: WebSocket, live: LiveRun) -> None:
     version = socket.query_params.get("version", "")
     frames = live.follow(socket.query_params.get("epoch", ""), int(version) if re.fullmatch(r"\d{1,9}", version) else 0)
-    try:
-        async with aclosing(frames):
-            async for frame in frames:
-                await socket.send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
-        await socket.close()
-    except WebSocketDisconnect:
-        return  # the page left; the run goes on
+    async with aclosing(frames):
+        async for frame in frames:
+            await socket.send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+    await socket.close()

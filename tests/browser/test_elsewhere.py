@@ -23,6 +23,7 @@ def test_a_version_swiped_away_while_it_is_written_is_told_of_shown_and_stopped(
     server.call(run.say, "a second version")
     assert page.locator(".elsewhere").is_hidden()
     page.click(".message.live [aria-label='Earlier version']")
+    page.wait_for_selector(".elsewhere:visible")
     wait_for_text(page, ".elsewhere", "Another version is being written.")
     assert page.locator(".composer .send").get_attribute("aria-label") == "Send"
     page.click(".elsewhere >> text=Show it")

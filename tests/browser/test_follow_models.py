@@ -67,18 +67,21 @@ def test_a_load_refused_because_of_another_leaves_no_page_stuck(open_app: Open, 
     for page in pages:
         open_tab(page, "Model")
     choose(pages[0], "other")
-    pages[0].evaluate("window.pressLoad = () => document.querySelector('#model-load').click()")
     with loading(app, 5):
-        pages[0].evaluate("document.querySelector('#model-load').disabled = false; window.pressLoad()")
+        pages[0].evaluate("""() => {
+          const load = document.querySelector('#model-load');
+          load.disabled = false;
+          load.click();
+        }""")
         for page in pages:
             page.bring_to_front()
             page.locator("#model-progress").wait_for()
-            assert page.locator("#model-cancel").is_enabled()
+            wait_until(page.locator("#model-cancel").is_enabled, what="Cancel")
     for page in pages:
         page.bring_to_front()
         page.locator("#model-progress").wait_for(state="hidden")
         wait_until(page.locator("#model-load").is_enabled, what="Load")
-        assert page.locator("#model-cancel").is_disabled()
+        wait_until(page.locator("#model-cancel").is_disabled, what="no Cancel")
         wait_until(lambda page=page: "demo ·" in page.locator("#model-status textarea").input_value(), what="the model")
     app.post("v1/internal/model/unload")
     for page in pages:

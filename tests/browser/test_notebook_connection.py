@@ -55,7 +55,7 @@ def test_words_that_cannot_be_saved_for_the_connection_are_saved_by_themselves_l
     """They stayed unsaved until the next key, under an error line."""
     page = open_app()
     area = new_page(page, "Once")
-    page.evaluate("window.realFetch = window.fetch")
+    page.evaluate("() => { window.realFetch = window.fetch; }")
     lose_saves(page)
     area.press("Control+End")
     area.type(" upon")

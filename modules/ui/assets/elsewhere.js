@@ -44,9 +44,10 @@ export class Elsewhere {
 
   draw() {
     const n = this.streams.size;
+    hide(this.element, !n);
+    if (!n) return;
     this.line.textContent = n > 1 ? `${n} other versions are being written.` : "Another version is being written.";
     this.show.textContent = n > 1 ? "Show the newest" : "Show it";
     this.stop.textContent = n > 1 ? "Stop them" : "Stop it";
-    hide(this.element, !n);
   }
 }
