@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modules.core.knobs import knobs_of, setting
-from modules.core.loader import Loader, LoaderSpec, ModelFacts, ModelFile, Progress
+from modules.core.loader import Loader, LoaderSpec, ModelFile, Progress
 from modules.sampling.chain import HONOURED
 
-if TYPE_CHECKING:
-    from .transformers_parts.forward import Forward
-    from .transformers_parts.text import TokenText
-
-USUAL_CONTEXT = 16_384
-UNKNOWN_CONTEXT = 2_048
-CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+from .transformers_parts.facts import FEATURES, USUAL_CONTEXT, describe
 
 
 @dataclass(frozen=True)
@@ -80,33 +74,7 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> Loader:
     return TransformersLoader(forward, text, facts)
 
 
-def describe(tokenizer: Any, text: TokenText, forward: Forward, options: dict[str, Any], vocab_size: int) -> ModelFacts:
-    """The facts of a loaded model; `options` hold what was really chosen, and the context is filled in here."""
-    config = forward.config.get_text_config()
-    trained = next((int(value) for name in CONTEXT_NAMES if (value := getattr(config, name, None))), 0)
-    context = min(trained or options["context"] or UNKNOWN_CONTEXT, options["context"] or USUAL_CONTEXT)
-    template = tokenizer.chat_template
-    template = template.get("default", "") if isinstance(template, dict) else template or ""
-    bos_id = tokenizer.bos_token_id
-    return ModelFacts(
-        context=context, vocab_size=vocab_size, slots=options["slots"], chat_template=template, bos_id=bos_id,
-        bos_text=tokenizer.bos_token or "", eos_text=tokenizer.eos_token or "", add_bos=text.adds_bos(bos_id),
-        eog_ids=end_ids(tokenizer, text, forward.model, template, vocab_size),
-        special_tokens={id_: spelling for id_, spelling in text.control.items() if id_ < vocab_size}, features=SPEC.features,
-        options={**options, "context": context}, memory_bytes=int(forward.model.get_memory_footprint()), device=options["device"])
-
-
-def end_ids(tokenizer: Any, text: TokenText, model: Any, template: str, vocab_size: int) -> tuple[int, ...]:
-    """Every token that ends a reply: of generation_config, config and tokenizer, and those its chat template ends a turn with."""
-    found: set[int] = set(text.ends_of_turn(template))
-    for source in (model.generation_config, model.config, model.config.get_text_config(), tokenizer):
-        ids = getattr(source, "eos_token_id", None)
-        found.update(ids if isinstance(ids, (list, tuple)) else [] if ids is None else [ids])
-    return tuple(sorted(id_ for id_ in found if 0 <= id_ < vocab_size))
-
-
 SPEC = LoaderSpec(
     name="transformers", title="Transformers", accepts=accepts, load=load, requires=("torch", "transformers", "accelerate"),
     install="pip install -r requirements.txt", options=knobs_of(Options), params=HONOURED,
-    features=frozenset({"tokenize", "logits", "score", "embed", "logprobs", "prefix_reuse", "batching",
-                        "repeatable"}))
+    features=FEATURES)

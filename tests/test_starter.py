@@ -20,7 +20,7 @@ from starter.corpus import document, documents
 from starter.draw import Draw, is_held_out_name
 from starter.evaluate import HANDWRITTEN, held_out_questions
 from starter.speaker import Reply, TransformersSpeaker
-from starter.train import Plan, Position, Run, batches, train
+from starter.train import Plan, Position, Run, batches, build, train
 from starter.worlds import cards, limits, memory, stories
 
 FOLDER = Path(__file__).parents[1] / "models" / "starter"
@@ -166,6 +166,8 @@ def test_the_training_pass_gives_the_logits_of_transformers() -> None:
     import torch
 
     run = Run(Plan(feed_forward=256, layers=2), Path("none"), is_compiled=False)
+    for weight in run.model.parameters():  # the first weights let no layer but two heads add anything
+        torch.nn.init.normal_(weight.data, 0.0, 0.05, torch.Generator().manual_seed(weight.numel()))
     ids = torch.randint(3, tokens.VOCABULARY, (2, 33), generator=torch.Generator().manual_seed(1))
     ids[1, 20:] = tokens.END_OF_TEXT
     places = torch.tensor([0, 7, 32, 33, 40, 52])
@@ -174,6 +176,25 @@ def test_the_training_pass_gives_the_logits_of_transformers() -> None:
         ours = torch.nn.functional.linear(hidden, run.weights["model.embed_tokens.weight"])
         theirs = run.model(input_ids=ids).logits.flatten(0, 1)[places]
     assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_first_weights_already_look_up_what_followed_before() -> None:
+    """Groups of random tokens in another order: the token that followed before is likelier than another token of the row."""
+    import torch
+
+    model = build(Plan(feed_forward=256, layers=2)).eval()
+    chance = torch.Generator().manual_seed(1)
+    groups = torch.randint(3, tokens.VOCABULARY, (20, 4, 5), generator=chance)
+    rows = torch.cat([groups.flatten(1), groups[:, [2, 0, 3, 1]].flatten(1)], 1)
+    with torch.no_grad():
+        logits = model(input_ids=rows).logits
+    n_found = 0
+    places = [place for place in range(20, 39) if place % 5 != 4]
+    for row, scores in zip(rows, logits, strict=True):
+        for place in places:
+            others = set(row[:20].tolist()) - {int(row[place]), int(row[place + 1])}
+            n_found += float(scores[place, row[place + 1]]) > max(float(scores[place, other]) for other in others)
+    assert n_found / (len(rows) * len(places)) > 0.8
 
 
 def test_muon_makes_a_step_of_nearly_equal_singular_values() -> None:

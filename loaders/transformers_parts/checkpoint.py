@@ -19,11 +19,17 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that may be loaded. weight_bytes: size of all safetensors files. config: config.json as it stands."""
+    """A folder that may be loaded. config: config.json as it stands. files: names of its safetensors files; weight_bytes: their
+    size.
+
+    packing: how the weights of a GPTQ or AWQ checkpoint are packed, from whichever file says it; empty for other checkpoints.
+    """
 
     folder: Path
     config: dict[str, Any]
+    files: tuple[str, ...]
     weight_bytes: int
+    packing: dict[str, Any]
 
     @property
     def quantization(self) -> str:
@@ -31,8 +37,11 @@ class Checkpoint:
         return str((self.config.get("quantization_config") or {}).get("quant_method", ""))
 
 
-def inspect(path: str) -> Checkpoint:
-    """The checkpoint in this folder; raises LoadFailed saying what is wrong with it and what to do."""
+def inspect(path: str, *, packed: bool = False) -> Checkpoint:
+    """The checkpoint in this folder; raises LoadFailed saying what is wrong with it and what to do.
+
+    packed: whether the caller loads GPTQ and AWQ checkpoints, and nothing else; their one weight file may have any name.
+    """
     folder = Path(path)
     folder = folder.parent if folder.suffix == ".safetensors" and folder.is_file() else folder
     if not folder.is_dir():
@@ -42,8 +51,16 @@ def inspect(path: str) -> Checkpoint:
         if file.is_file() and file.stat().st_size > limit:
             raise LoadFailed(f"{name} has {file.stat().st_size} bytes, over the limit of {limit}; this is no usual model folder.")
     config = _read_object(folder / "config.json", "Copy the whole model folder, or download it again.")
-    _refuse_foreign(folder, config)
-    return Checkpoint(folder, config, _weight_bytes(folder))
+    packing = _packing(folder, config)
+    if packing and not packed:
+        raise LoadFailed(f"This is a {packing['quant_method'].upper()} checkpoint; load it with the GPTQ loader.")
+    if packed and not packing:
+        raise LoadFailed("Nothing says how these weights are packed: there is no quantization_config in config.json and no "
+                         "quantize_config.json. Get it from where the model came from; unpacked models load with Transformers.")
+    if (folder / "adapter_config.json").is_file() and "model_type" not in config:
+        raise LoadFailed("This is an adapter, not a model: load its base model first, then attach it.")
+    files = _weight_files(folder, any_name=packed)
+    return Checkpoint(folder, config, tuple(files), sum((folder / name).stat().st_size for name in files), packing)
 
 
 def _read_object(file: Path, way_out: str) -> dict[str, Any]:
@@ -58,38 +75,46 @@ def _read_object(file: Path, way_out: str) -> dict[str, Any]:
     return body
 
 
-def _refuse_foreign(folder: Path, config: dict[str, Any]) -> None:
-    quantization = config.get("quantization_config")
-    if quantization is not None and not isinstance(quantization, dict):
+def _packing(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The description of a GPTQ or AWQ checkpoint's packing with quant_method in lower case, or {}.
+
+    quantize_config.json is AutoGPTQ's, quant_config.json AutoAWQ's; newer ones say it in config.json.
+    """
+    inside = config.get("quantization_config")
+    if inside is not None and not isinstance(inside, dict):
         raise LoadFailed("quantization_config in config.json is no object; download the model again.")
-    method = str((quantization or {}).get("quant_method", "")).lower()
-    if method in ("gptq", "awq") or (folder / "quantize_config.json").is_file():
-        raise LoadFailed(f"This is a {(method or 'gptq').upper()} checkpoint; load it with the GPTQ loader.")
-    if (folder / "adapter_config.json").is_file() and "model_type" not in config:
-        raise LoadFailed("This is an adapter, not a model: load its base model first, then attach it.")
+    method = str((inside or {}).get("quant_method", "")).lower()
+    if method in ("gptq", "awq"):
+        return {**(inside or {}), "quant_method": method}
+    for name, its_method in (("quantize_config.json", "gptq"), ("quant_config.json", "awq")):
+        if (folder / name).is_file():
+            return {**_read_object(folder / name, "Download it again."), "quant_method": its_method}
+    return {}
 
 
-def _weight_bytes(folder: Path) -> int:
-    """Size of the weights; raises LoadFailed where they are missing, incomplete, or only there as pickle."""
+def _weight_files(folder: Path, *, any_name: bool) -> list[str]:
+    """Names of the weight files; raises LoadFailed where they are missing, incomplete, or only there as pickle."""
     if (folder / INDEX).is_file():
         names = _indexed_names(folder)
         absent = [name for name in names if not (folder / name).is_file()]
         if absent:
             raise LoadFailed(f"{len(absent)} of {len(names)} weight files are missing, the first is {absent[0]}. Download them "
                              "into the folder and load again.")
-        return sum((folder / name).stat().st_size for name in names)
-    if (folder / "model.safetensors").is_file():
-        return (folder / "model.safetensors").stat().st_size
+        return names
     files = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    others = [name for name in files if name.endswith(".safetensors") and not name.startswith("adapter_")]
+    if "model.safetensors" in others:
+        return ["model.safetensors"]
+    if any_name and len(others) == 1:
+        return others
     pickles = [name for name in files if name.endswith(PICKLES)]
-    if pickles:
+    if pickles and not others:
         raise LoadFailed(f"{folder.name} has its weights as pickle ({pickles[0]}), which can run code when opened, so it is "
                          "refused. Take the model's safetensors version, or convert it on a machine where you trust it: "
                          "AutoModelForCausalLM.from_pretrained(old).save_pretrained(new).")
-    others = [name for name in files if name.endswith(".safetensors")]
     if others:
-        raise LoadFailed(f"{folder.name} has {others[0]} but no model.safetensors and no {INDEX}. Rename a single file to "
-                         "model.safetensors, or download the index of a split one.")
+        raise LoadFailed(f"{folder.name} has {', '.join(others[:3])} but no model.safetensors and no {INDEX}. Rename a single "
+                         "file to model.safetensors, or download the index of a split one.")
     raise LoadFailed(f"{folder.name} has no .safetensors file. Download the model's weights into it.")
 
 

@@ -56,6 +56,8 @@ def forecast(file: ModelFile, options: Mapping[str, Any]) -> Forecast:
 
 def _weights_bytes(file: ModelFile, options: Mapping[str, Any]) -> int:
     """The file's size, but for loaders that change the number format while they load."""
+    if file.format in ("gptq", "awq") and options.get("kernel") == "dense":
+        return int(file.n_params * WEIGHT_BYTES.get(str(options.get("dtype")), WEIGHT_BYTES["float32"]))
     for option in ("quantization", "dtype"):
         each = WEIGHT_BYTES.get(str(options.get(option)))
         if each is not None and file.format == "safetensors":

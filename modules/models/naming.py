@@ -11,6 +11,8 @@ _SIZE = re.compile(r"(?<![0-9.])(\d+x)?(\d+(?:\.\d+)?(?=[bm])|\d{3}(?=k))([bmk])
 _QUANTIZATION = re.compile(
     r"(?<![a-z0-9])(i?q[1-8]_[0-9a-z]+(?:_[a-z]+)?|bf16|f16|f32|mxfp4|nvfp4|tq[12]_0|gptq|awq|exl[23](?:-[0-9.]+bpw)?|"
     r"\d-?bit(?:-\d+g)?)(?![a-z0-9])", re.IGNORECASE)
+_ACT_ORDER = re.compile(r"(?<![a-z0-9])(act-?order|desc-?act|\d+g)(?![a-z0-9])", re.IGNORECASE)
+_FORMAT = re.compile(r"(?<![a-z0-9])(gguf|hf|safetensors|imatrix|i1)(?![a-z0-9])", re.IGNORECASE)
 _INSTRUCT = re.compile(r"(?<![a-z])(instruct|chat|it|sft|dpo|thinking|reasoning|assistant)(?![a-z])", re.IGNORECASE)
 _BASE = re.compile(r"(?<![a-z])(base|pretrained|pt)(?![a-z])", re.IGNORECASE)
 
@@ -34,6 +36,13 @@ def decode(name: str) -> NameFacts:
     quantization = _QUANTIZATION.search(name)
     kind = "instruct" if _INSTRUCT.search(name) else "base" if _BASE.search(name) else ""
     return NameFacts(n_params, quantization[1].upper() if quantization else "", kind)
+
+
+def family(name: str) -> str:
+    """What variants of one model have in common: the last part of the name without quantization and format, in small letters."""
+    last = PurePosixPath(name).name.lower().removesuffix(".gguf")
+    kept = _FORMAT.sub("-", _ACT_ORDER.sub("-", _QUANTIZATION.sub("-", last)))
+    return re.sub(r"[-_. ]+", "-", kept).strip("-")
 
 
 def plain_name(relative: PurePosixPath, *, is_file: bool) -> str:

@@ -20,6 +20,7 @@ MAX_FILES = 1000      # weight files of a folder
 INDEX = "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "tokenizer_config.json")
 _FORMATS: dict[str, FileFormat] = {"gptq": "gptq", "awq": "awq", "exl2": "exl2", "exl3": "exl3"}
+DESCRIBED_APART: dict[str, str] = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # by AutoGPTQ, by AutoAWQ
 _NAMES = {"fp8": "FP8", "gptq": "GPTQ", "awq": "AWQ", "exl2": "EXL2", "exl3": "EXL3"}
 
 
@@ -46,8 +47,9 @@ def read_folder(path: Path, name: str) -> ModelFile:
         file = replace(file, **_facts(config), chat_template=_template(path, names))
         tensors = [tensor for n in weights for tensor in read_safetensors(path / n)]
         quantized = config.get("quantization_config")
-        if not isinstance(quantized, dict) and "quantize_config.json" in names:
-            quantized = {"quant_method": "gptq", **read_json(path / "quantize_config.json")}
+        for described, method in DESCRIBED_APART.items():
+            if not isinstance(quantized, dict) and described in names:
+                quantized = {**read_json(path / described), "quant_method": method}
         file = replace(file, **_quantization(quantized if isinstance(quantized, dict) else {}, tensors))
         return replace(file, problem=_problem(file, names, tensors, isinstance(quantized, dict)))
     except (BadFolder, BadSafetensors) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -11,11 +12,12 @@ import gradio as gr
 from .. import registry
 from ..core.errors import AppError, Cancelled
 from ..core.loader import LoaderSpec, ModelFile
+from ..models import explain, memory
 from .page_frame import Page
 from .scripted import edits
 from .widgets import read, shown, widget
 
-COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "Note")
+COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "About")
 COLUMN_WIDTHS = ("240px", "110px", "100px", "110px", "130px", "90px", "120px", "420px")  # a phone scrolls sideways
 FIELDS = "option-"  # with the loader's and the option's name: its widget's element id
 CHOSEN = "() => { document.dispatchEvent(new Event('modelchosen')); }"  # assets/model_watch.js listens
@@ -48,7 +50,8 @@ class ModelTab:
             self._loader = gr.Dropdown(label="Loader", choices=[], interactive=True, scale=2, min_width=180,
                                        elem_id="model-loader")
             self._refresh = gr.Button("Refresh", size="sm", scale=1, min_width=80, elem_id="model-refresh")
-        self._why = gr.Textbox(label="About this choice", interactive=False, lines=1, max_lines=4, visible=False)
+        self._why = gr.Textbox(label="About this choice", interactive=False, lines=1, max_lines=6, visible=False,
+                               elem_id="model-about")
         with gr.Accordion("Loader options", open=False):
             gr.Markdown("What you leave alone is fitted to this machine. What you set is used as it stands, also where that is "
                         "the value shown at first.")
@@ -129,8 +132,8 @@ class ModelTab:
         if not name:
             hidden = [gr.update(visible=False) for _ in self._groups]
             return [gr.update(choices=[], value=None), gr.update(visible=False), *hidden]
-        files = {file.name: file for file in await self._engine.files()}
-        file = files.get(name)
+        files = await self._engine.files()
+        file = next((file for file in files if file.name == name), None)
         if file is None:
             return [gr.update(), gr.update(visible=True, value="This model is no longer there; press Refresh."),
                     *(gr.update() for _ in self._groups)]
@@ -141,6 +144,7 @@ class ModelTab:
                 loader = registry.choose(file).name
             except AppError as error:
                 why = error.message
+        why = why or await asyncio.to_thread(_about, file, files, self._engine.loaders[loader])
         visible = [gr.update(visible=name == loader) for name in self._groups]
         return [gr.update(choices=fitting, value=loader or None), gr.update(visible=bool(why), value=why), *visible]
 
@@ -231,11 +235,21 @@ def _why(file: ModelFile, spec: LoaderSpec) -> str:
     return "" if spec.accepts(file) > 0 else f"{spec.title} does not load {file.format} files."
 
 
+def _about(file: ModelFile, files: list[ModelFile], loader: LoaderSpec) -> str:
+    """What the file is, what loading it takes, which of its variants fits; reads the free memory, so it belongs in a thread."""
+    specs = {file.name: loader}
+    for other in explain.variants(file, files):
+        try:
+            specs.setdefault(other.name, registry.choose(other))
+        except AppError:
+            continue  # its loader is not installed: not one to choose among
+    return f"{explain.sentence(file)} {explain.advice(file, files, specs, memory.free_ram(), memory.free_vram())}".strip()
+
+
 def _row(file: ModelFile) -> list[str]:
-    size = f"{file.size_bytes / 1e9:.2f} GB" if file.size_bytes >= 1e8 else f"{file.size_bytes / 1e6:.1f} MB"
     parameters = f"{file.n_params / 1e9:.1f} B" if file.n_params >= 1e9 else f"{file.n_params / 1e6:.1f} M"
     parameters = parameters if file.n_params else ""
-    return [file.name, file.format, size, parameters, file.quantization, str(file.trained_context or ""), file.architecture,
-            file.problem]
+    return [file.name, file.format, explain.size_words(file.size_bytes), parameters, file.quantization,
+            str(file.trained_context or ""), file.architecture, explain.sentence(file)]
 
 

@@ -11,11 +11,13 @@ SUMS = {
     "Can you add {x} and {y}?", "{x} plus {y}?",
           "Add {x} and {y}.", "What do {x} and {y} make together?", "{x}+{y}", "Please add {x} and {y}.",
           "how much is {x} + {y}?",
-          "What is the sum of {x} and {y}?", "I have {x} apples and get {y} more. How many do I have?"),
+          "What is the sum of {x} and {y}?", "I have {x} apples and get {y} more. How many do I have?",
+          "Tell me the sum of {x} and {y}.", "How much are {x} and {y} together?"),
     "-": ("What is {x} minus {y}?", "{x} - {y} = ?", "How much is {x} minus {y}?", "What is {x} - {y}?", "{x} minus {y}?",
     "Take {y} away from {x}.",
           "{x}-{y}", "Please take {y} from {x}.", "how much is {x} - {y}?", "What is left of {x} when I take away {y}?",
-          "I have {x} apples and eat {y}. How many are left?", "Can you subtract {y} from {x}?"),
+          "I have {x} apples and eat {y}. How many are left?", "Can you subtract {y} from {x}?",
+          "Subtract {y} from {x}.", "What is left when I take {y} from {x}?", "Please subtract {y} from {x}."),
 }
 SUM_REPLIES = {"+": ("{x} plus {y} is {z}.", "{x} + {y} = {z}.", "That is {z}."),
                "-": ("{x} minus {y} is {z}.", "{x} - {y} = {z}.", "That is {z}.")}
@@ -64,7 +66,7 @@ def _table_question(draw: Draw) -> tuple[str, str, str]:
         value = words.OPPOSITES[key]
         asked = ("What is the opposite of {k}?", "Say the opposite of {k}.", "Which word is the opposite of {k}?",
             "What is the contrary of {k}?",
-                 "Tell me the opposite of {k}.", "opposite of {k}?")
+                 "Tell me the opposite of {k}.", "opposite of {k}?", "Tell me the contrary of {k}.")
         return draw.frame(asked).format(k=key), draw.any((f"The opposite of {key} is {value}.", f"{value.capitalize()}.")), value
     if kind == "sound":
         key = draw.any(sorted(words.SOUNDS))
@@ -98,7 +100,7 @@ def _table_question(draw: Draw) -> tuple[str, str, str]:
     i = draw.random.randrange(len(row))
     if draw.chance(0.5):
         asked = ("Which " + kind + " comes after {k}?", "What comes after {k}?", "Name the " + kind + " after {k}.",
-            "What follows {k}?")
+            "What follows {k}?", "Which " + kind + " follows {k}?")
         return draw.frame(asked).format(k=row[i]), f"After {row[i]} comes {row[(i + 1) % len(row)]}.", row[(i + 1) % len(row)]
     asked = ("Which " + kind + " comes before {k}?", "What comes before {k}?", "Name the " + kind + " before {k}.",
         "Which " + kind + " is before {k}?")

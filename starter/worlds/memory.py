@@ -103,7 +103,7 @@ FACTS: dict[str, Fact] = {
          "A {w} {v} should be easy to see. Look under the table."),
         ("What did I lose?", "What am I looking for?", "Do you remember what I lost?", "Which thing is gone?",
          "What was it that I lost?",
-         "What can I not find?", "What did I say I was looking for?", "Tell me what I lost."),
+         "What can I not find?", "What did I say I was looking for?", "Tell me what I lost.", "Which of my things is gone?"),
         ("You lost your {w} {v}.", "Your {w} {v}.", "You are looking for your {w} {v}."), "you lost your {w} {v}",
          "anything that you lost"),
     "family": Fact(

@@ -177,11 +177,13 @@ def test_the_model_tab_lists_loads_refuses_and_unloads(open_app: Open, app: Runn
     status = page.locator("#model-status textarea")
     try:
         choose(page, "broken")
-        page.get_by_label("About this choice").wait_for()
+        about = page.get_by_label("About this choice")
+        wait_until(lambda: "header" in about.input_value(), what="what is wrong with it")
         page.locator("#model-load").click()
         page.get_by_label("Why it failed").wait_for()
         assert "demo" in status.input_value(), "a model that cannot be loaded takes nothing away"
         choose(page, "other")
+        wait_until(lambda: "plays a text" in about.input_value(), what="what it is")
         page.locator("#model-load").click()
         wait_until(lambda: "other ·" in status.input_value(), what="the other model")
         page.locator("#model-unload").click()

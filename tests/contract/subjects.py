@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.gptq_play import Style, pack_model
 from tests.tiny_models import tiny_gguf, tiny_hf
 
 SCRIPT = "Once there was a café — naïve, 日本語, 🙂👩‍👩‍👧 — where the old cat slept all day long.\n" * 200
@@ -31,6 +32,14 @@ def _script(folder: Path) -> Path:
     return path
 
 
+def _packed(style: Style) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        pack_model(tiny_hf(folder / "tiny"), folder / "packed", folder / "unpacked", style)
+        return folder / "packed"
+
+    return make
+
+
 SUBJECTS = [
     Subject("echo", "echo", _script),
     # llama.cpp's flash attention differs by 2e-3 between batch sizes, float32 without it by 2e-6: the suite compares texts that
@@ -39,4 +48,5 @@ SUBJECTS = [
             {"flash_attention": "off", "kv_type_k": "f32", "kv_type_v": "f32", "threads": 1}),
     # One thread: two of torch's wait for each other whenever another test has a core.
     Subject("safetensors", "transformers", lambda folder: tiny_hf(folder / "tiny"), {"threads": 1}),
+    Subject("gptq", "gptq", _packed(Style(is_symmetric=False, act_order=True)), {"threads": 1, "dtype": "float32"}),
 ]
