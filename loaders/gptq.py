@@ -10,7 +10,8 @@ from modules.core.knobs import knobs_of, setting
 from modules.core.loader import Loader, LoaderSpec, ModelFile, Progress
 from modules.sampling.chain import HONOURED
 
-from .transformers_parts.facts import FEATURES, USUAL_CONTEXT, describe
+from .transformers_parts.facts import FEATURES
+from .transformers_parts.ready import CommonOptions, finish, set_threads
 
 if TYPE_CHECKING:
     from .gptq_parts.packing import Packing
@@ -18,11 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
-    context: int = setting("int", 0, "Context", "Tokens of prompt and reply together; 0 is what the model was trained for, at "
-                           f"most {USUAL_CONTEXT}.", minimum=0, maximum=2**24)
-    slots: int = setting("int", 4, "Slots", "How many replies are written at once; each keeps a KV cache of its own.", minimum=1,
-                         maximum=64)
+class Options(CommonOptions):
     device: str = setting("choice", "auto", "Device", "Where the model runs; auto takes a GPU where there is one.",
                           choices=("auto", "cuda", "cpu"))
     dtype: str = setting("choice", "auto", "Number format", "Of what is not quantized, and of the KV cache. auto: the "
@@ -32,10 +29,6 @@ class Options:
                           "for GPUs and other widths. dense: unpacks the weights while loading, any width, as large as before "
                           "they were quantized. auto: int4 where it can, else gptqmodel.",
                           choices=("auto", "int4", "gptqmodel", "dense"))
-    attention: str = setting("choice", "auto", "Attention", "The attention kernel; flash_attention_2 needs the flash-attn "
-                             "package and a GPU.", choices=("auto", "sdpa", "eager", "flash_attention_2"))
-    threads: int = setting("int", 0, "Threads", "CPU threads; 0 is PyTorch's choice, the physical cores.", minimum=0,
-                           maximum=1024)
 
 
 def accepts(file: ModelFile) -> float:
@@ -51,16 +44,9 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> Loader:
     packing = read_packing(checkpoint.packing)
     progress(0.01, "Starting PyTorch and Transformers")
     from .transformers_parts import model as models
-    from .transformers_parts.forward import Forward
-    from .transformers_parts.runs import TransformersLoader
-    from .transformers_parts.text import TokenText
 
-    name = checkpoint.folder.name
-    with models.plain_errors(name), models.offline():
-        import torch
-
-        if options["threads"]:
-            torch.set_num_threads(options["threads"])
+    with models.plain_errors(checkpoint.folder.name), models.offline():
+        set_threads(options["threads"])
         device = models.choose_device(options["device"])
         config = models.load_config(checkpoint)
         dtype = models.choose_dtype(options["dtype"], checkpoint, config, device)
@@ -68,16 +54,8 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> Loader:
         progress(0.05, "Reading the tokenizer")
         tokenizer = models.load_tokenizer(checkpoint)
         model = _model(checkpoint, config, packing, {**options, "kernel": kernel}, dtype, device, progress)
-        progress(0.95, "Trying a forward pass")
-        forward = Forward(model, device)
-        vocab_size = len(forward.last_row([0], 0, forward.new_cache()))
-        text = TokenText(tokenizer, vocab_size)
-        chosen = {**options, "device": device, "dtype": str(dtype).removeprefix("torch."), "threads": torch.get_num_threads(),
-                  "kernel": kernel, "quantization": str(packing),
-                  "attention": model.config._attn_implementation or options["attention"]}
-        facts = describe(tokenizer, text, forward, chosen, vocab_size)
-    progress(1.0, "Ready")
-    return TransformersLoader(forward, text, facts)
+        chosen = {**options, "dtype": str(dtype).removeprefix("torch."), "kernel": kernel, "quantization": str(packing)}
+        return finish(model, tokenizer, device, chosen, progress)
 
 
 def choose_kernel(wanted: str, packing: Packing, device: str) -> str:

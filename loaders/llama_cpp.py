@@ -26,7 +26,7 @@ from .llama_cpp_parts.chain import PARAMS, Samplers
 from .llama_cpp_parts.context import Context, Settings
 from .llama_cpp_parts.evaluate import POOLING, Evaluator
 from .llama_cpp_parts.library import Library
-from .llama_cpp_parts.options import Options, settings_for
+from .llama_cpp_parts.options import Options, settings_for, split_of
 from .llama_cpp_parts.pace import Pace
 from .llama_cpp_parts.run import Run, decoder_after, token_text, token_with_alternatives
 from .llama_cpp_parts.vocabulary import Vocabulary
@@ -62,7 +62,9 @@ class LlamaCpp:
     def _open(self, path: str, options: Options, progress: Progress) -> None:
         library, c = self._library, self._library.c
         gpu_layers = options.gpu_layers if c.llama_supports_gpu_offload() else 0
-        self._model = library.load_model(path, gpu_layers=gpu_layers, mmap=options.mmap, mlock=options.mlock, progress=progress)
+        self._model = library.load_model(
+            path, gpu_layers=gpu_layers, split=split_of(options, int(c.llama_max_devices())), split_mode=options.split_mode,
+            main_gpu=options.main_gpu, mmap=options.mmap, mlock=options.mlock, progress=progress)
         model = self._model
         if not c.llama_model_has_decoder(model) or c.llama_model_has_encoder(model) or c.llama_model_is_diffusion(model):
             raise LoadFailed("The model does not write text token by token (it is an encoder or a diffusion model).")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from .core.errors import AppError
 from .core.settings import Settings
 from .engine import Engine, Held, LoadState
 from .models.catalog import Catalog
+from .models.other_programs import usual_places
 from .notebook import Notebook
 from .replies import Replies
 from .sessions import Sessions
@@ -132,7 +134,8 @@ def make_services(settings: Settings, root: Path) -> Services:
     log_dir = data_dir / "logs"
     log_dir.mkdir(parents=True, exist_ok=True)
     # A model named by path at the start may lie anywhere; a request may only name what is in the folders.
-    catalog = Catalog(folders, allowed=[settings.model] if settings.model not in ("", NONE) else [])
+    others = [] if settings.own_models_only else usual_places(os.environ, Path.home())
+    catalog = Catalog(folders, allowed=[settings.model] if settings.model not in ("", NONE) else [], others=others)
     engine = Engine(catalog, registry.find_loaders(), log_dir=log_dir, max_models=settings.max_models,
                     max_queue=settings.max_queue)
     instance = secrets.token_hex(8)

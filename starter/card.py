@@ -48,10 +48,11 @@ model writes its own.
     python -m starter.train            # resumes from build/starter/checkpoint.pt, writes build/starter/model
     python -m modules.models.convert build/starter/model build/starter/model/starter-Q8_0.gguf --type q8_0
 
-One document a row, batches of about {batch_tokens:,} tokens, loss on replies and free text alone, drills in copying random tokens
-(many at first), Muon for the matrices and AdamW for the rest, float32 on the CPU through torch.compile. These weights: {steps:,}
-steps, {millions:.1f} million tokens, {minutes:.0f} minutes with two threads at the lowest priority on two CPU cores busy with
-other work (pauses included). {note}
+The first weights are random, but for one pair of attention heads that can already copy what followed a token before
+(`starter/head_start.py`): left to chance, that takes more text than two CPU cores can train on. One document a row, batches
+of about {batch_tokens:,} tokens, loss on replies and free text alone, drills in copying random tokens (many at first), Muon for
+the matrices and AdamW for the rest, float32 on the CPU through torch.compile. These weights: {steps:,} steps, {millions:.1f}
+million tokens, {minutes:.0f} minutes with two threads on two CPU cores that had other work now and then. {note}
 
 ## What is measured
 

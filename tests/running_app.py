@@ -34,9 +34,9 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 60.0, what: str
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without settings of the app, and with `extra`."""
+    """This process's environment without settings of the app, and with `extra`; models of other programs are not listed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("COLLOQUY_")}
-    return {**kept, **(extra or {})}
+    return {**kept, "COLLOQUY_OWN_MODELS_ONLY": "true", **(extra or {})}
 
 
 def start_and_end(*flags: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,3 +98,26 @@ def test_greedy_text_is_the_same_up_to_a_first_near_tie(name: str, tmp_path: Pat
     ours.close()
     theirs.close()
     assert n_compared > 0.5 * len(PROMPTS) * N_TOKENS, "near ties must be the exception"
+
+
+@pytest.mark.parametrize(("kind", "factor", "changed"), [
+    ("linear", 2.0, {"rope_scaling": "linear", "rope_factor": 2.0}), ("yarn", 4.0, {"rope_scaling": "yarn", "rope_factor": 4.0}),
+    ("default", 1.0, {"rope_base": 500_000.0})])
+def test_a_stretched_context_means_the_same_in_both(kind: str, factor: float, changed: dict[str, object], tmp_path: Path) -> None:
+    """The tiny model, trained on 8,192 tokens, as its config.json would say it and as the GGUF loader's options do."""
+    folder, file = tiny(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": kind, "rope_theta": changed.get("rope_base", 10_000.0), "factor": factor,
+                                 "original_max_position_embeddings": 8192}
+    (folder / "config.json").write_text(json.dumps(config))
+    ids = [20 + i * 7 % 500 for i in range(200)]
+    stretched = load("transformers", folder, dtype="float32", threads=1)
+    wanted = stretched.logits(ids, 150, 200)
+    stretched.close()
+    rows = []
+    for options in (changed, {}):
+        ours = load("llama_cpp", file, kv_type_k="f32", kv_type_v="f32", flash_attention="off", threads=1, **options)
+        rows.append(ours.logits(ids, 150, 200))
+        ours.close()
+    assert abs(rows[0] - wanted).max() < 2e-3
+    assert abs(rows[1] - wanted).max() > 0.1, "without the options it is another model"

@@ -129,6 +129,13 @@ def test_names_are_decoded(name: str, n_params: int, quantization: str, kind: st
     assert (found.n_params, found.quantization, found.kind) == (n_params, quantization, kind)
 
 
+@pytest.mark.parametrize(("name", "base"), [
+    ("CapybaraHermes-2.5-Mistral-7B.Q5_K_M.gguf", "Mistral"), ("Hermes-3-Llama-3.1-8B", "Llama"), ("Llama-3.2-1B-Instruct", ""),
+    ("Meta-Llama-3-8B", ""), ("org-of-qwen/Tale-7B", ""), ("Philosopher-7B", ""), ("a/DeepSeek-R1-Distill-Qwen-7B", "")])
+def test_a_fine_tune_names_its_base_after_itself(name: str, base: str) -> None:
+    assert decode(name).base == base
+
+
 def test_a_folder_whose_weights_are_missing_is_listed_with_what_to_do_and_parts_of_others_are_not(tmp_path: Path) -> None:
     """A download that was cut short was not listed, and nothing said why."""
     for name in ("half", "pooling", "quants"):

@@ -51,6 +51,17 @@ def test_a_file_is_one_sentence() -> None:
     assert "plays a text" in explain.sentence(ModelFile("echo", "", "echo"))
 
 
+def test_a_newcomer_reads_what_the_model_is_for() -> None:
+    tale = replace(Q4, name="org/Tale-Mistral-7B-Q4_K_M")
+    assert explain.introduction(tale) == "A fine-tune of Mistral with 8.0 billion parameters, without a chat template of its own."
+    assert explain.introduction(replace(tale, chat_template="{{ x }}")).endswith("parameters, made for chat.")
+    assert explain.introduction(replace(Q4, name="Llama-8B-Instruct")) == "A model with 8.0 billion parameters, made for chat."
+    base = replace(Q4, name="Llama-135M-base", n_params=0, chat_template="{{ x }}")
+    assert explain.introduction(base).startswith("A model with 135.0 million parameters: a base model, which continues text")
+    assert explain.introduction(replace(Q4, name="x", n_params=0)) == "A model, without a chat template of its own."
+    assert explain.introduction(replace(Q4, problem="broken")) == ""
+
+
 @pytest.mark.parametrize(("name", "wanted"), [
     ("TheBloke/Llama-2-7B-Chat-GGUF/llama-2-7b-chat.Q4_K_M", "llama-2-7b-chat"), ("Llama-2-7b-Chat-GPTQ", "llama-2-7b-chat"),
     ("llama-2-7b-chat-AWQ", "llama-2-7b-chat"), ("Llama-2-7B-chat-4bit-32g-actorder", "llama-2-7b-chat"),

@@ -82,6 +82,15 @@ def test_quantized_values_without_flash_attention_are_refused(path: Path) -> Non
     assert caught.value.param == "kv_type_v"
 
 
+@pytest.mark.parametrize(("changed", "param"), [
+    ({"rope_scaling": "yarn"}, "rope_factor"), ({"tensor_split": "much,little"}, "tensor_split"),
+    ({"tensor_split": "0,0"}, "tensor_split"), ({"tensor_split": ",".join("1" * 99)}, "tensor_split")])
+def test_options_that_mean_nothing_are_refused(path: Path, changed: dict[str, str], param: str) -> None:
+    with pytest.raises(LoadFailed) as caught:
+        load(path, **changed)
+    assert caught.value.param == param
+
+
 @pytest.mark.parametrize("kind", ["f16", "bf16", "q8_0", "q4_0", "f32"])
 def test_every_kv_type_writes(path: Path, kind: str) -> None:
     loaded = load(path, kv_type_k=kind, kv_type_v=kind)

@@ -77,7 +77,7 @@ def _groups(checkpoint: Checkpoint, names: dict[str, str], packed_layers: set[st
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[name.rpartition(".")[0]].append(name)
-    opened = {file: safe_open(Path(checkpoint.folder) / file, framework="pt") for file in checkpoint.files}
+    opened: dict[str, Any] = {file: safe_open(Path(checkpoint.folder) / file, framework="pt") for file in checkpoint.files}
     for prefix in sorted(groups, key=lambda prefix: (names[groups[prefix][0]], prefix)):
         yield prefix, {name: opened[names[name]].get_tensor(name) for name in groups[prefix]}
 

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 KV_TYPES = {"f16": 1, "bf16": 30, "q8_0": 8, "q4_0": 2, "f32": 0}  # ggml_type; the library names no BF16
 QUANTIZED = ("q8_0", "q4_0")
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+ROPE_SCALING = {"auto": -1, "none": 0, "linear": 1, "yarn": 2}
 ALIGNMENT = 256  # llama.cpp rounds contexts up to it
 
 
 @dataclass(frozen=True)
 class Settings:
-    """context: cells for all sequences together, a multiple of 256."""
+    """context: cells for all sequences together, a multiple of 256. trained: the model's own context. A rope_factor or rope_base
+    of 0 is the file's own."""
 
     context: int
     n_sequences: int
@@ -32,6 +34,10 @@ class Settings:
     kv_type_v: str
     flash_attention: str
     full_swa: bool
+    rope_scaling: str = "auto"
+    rope_factor: float = 0.0
+    rope_base: float = 0.0
+    trained: int = 0
 
 
 class Context:
@@ -45,6 +51,9 @@ class Context:
         wanted.n_threads, wanted.n_threads_batch = settings.threads, settings.threads_batch
         wanted.flash_attn_type = FLASH_ATTENTION[settings.flash_attention]
         wanted.type_k, wanted.type_v = KV_TYPES[settings.kv_type_k], KV_TYPES[settings.kv_type_v]
+        wanted.rope_scaling_type, wanted.rope_freq_base = ROPE_SCALING[settings.rope_scaling], settings.rope_base
+        wanted.rope_freq_scale = 1 / settings.rope_factor if settings.rope_factor else 0.0
+        wanted.yarn_orig_ctx = settings.trained if settings.rope_scaling == "yarn" else 0
         wanted.swa_full, wanted.no_perf = settings.full_swa, True
         self.handle = c.llama_init_from_model(model, wanted)
         if not self.handle:

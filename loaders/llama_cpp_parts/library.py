@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ BUFFER = re.compile(r"buffer size =\s*([\d.]+) MiB")
 FLASH = re.compile(r"Flash Attention (enabled|disabled)")
 DEVICE = re.compile(r"using device (\S+) \(([^)]*)\)")
 LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}  # llama_load_mode by (mmap, mlock)
+SPLIT_MODES = {"layer": 1, "row": 2, "none": 0}  # llama_split_mode
 MAX_OVERHEARD = 2_000  # characters; after its reason the grammar's parser repeats the whole grammar
 # What the log says where memory ran out, on the CPU, CUDA, Metal and Vulkan.
 OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate|cannot allocate|ErrorOutOfDeviceMemory|unable to allocate", re.I)
@@ -79,8 +80,9 @@ class Library:
         self.log = Log(c)
         c.llama_backend_init()
 
-    def load_model(self, path: str, *, gpu_layers: int, mmap: bool, mlock: bool, progress: Progress) -> Any:
-        """The model's handle; raises what `progress` raised, LoadFailed or OutOfMemory."""
+    def load_model(self, path: str, *, gpu_layers: int, split: Sequence[float], split_mode: str, main_gpu: int, mmap: bool,
+                   mlock: bool, progress: Progress) -> Any:
+        """The model's handle; raises what `progress` raised, LoadFailed or OutOfMemory. split: each GPU's share, () for none."""
         c = self.c
         size = check_file(path)
         raised: list[BaseException] = []
@@ -95,7 +97,10 @@ class Library:
 
         callback = c.llama_progress_callback(advance)
         settings = c.llama_model_default_params()
-        settings.n_gpu_layers = gpu_layers
+        settings.n_gpu_layers, settings.main_gpu = gpu_layers, main_gpu
+        settings.split_mode = SPLIT_MODES[split_mode]
+        if split:  # the library reads one for every device that it could have
+            settings.tensor_split = (ctypes.c_float * c.llama_max_devices())(*split)
         settings.load_mode = LOAD_MODES[mmap, mlock]
         settings.progress_callback = callback
         model = c.llama_model_load_from_file(os.fsencode(path), settings)

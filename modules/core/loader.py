@@ -65,6 +65,7 @@ class ModelFile:
     n_params, trained_context, quantization, chat_template are 0 or "" where the headers do not say.
     layers, kv_heads, head_dim: what the KV cache's size follows from; 0 where unknown.
     problem: why it cannot be loaded, with the way out; empty where nothing speaks against it.
+    source: the other program on this machine that it belongs to, "" for what is in the model folders.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ModelFile:
     kv_heads: int = 0
     head_dim: int = 0
     problem: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)

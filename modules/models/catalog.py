@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +13,7 @@ from ..core.errors import NotFound
 from ..core.loader import ModelFile
 from ..store.headers import read_model
 from .naming import plain_name
+from .other_programs import Place, candidates
 from .scan import Candidate, inside, scan
 
 ECHO = ModelFile("echo", "", "echo")  # the loader without a model; found by name, not listed
@@ -21,25 +22,29 @@ ECHO = ModelFile("echo", "", "echo")  # the loader without a model; found by nam
 class Catalog:
     """What is in the model folders. Methods read the disk: call them in threads, any number at once.
 
-    `allowed` are paths outside the folders that the person named at start-up; no request can name another one. A scan looks at
-    names, sizes and times only; a model's headers are read when these change.
+    `allowed` are paths outside the folders that the person named at start-up; no request can name another one. `others` are the
+    folders of other programs, whose models are listed after those of the folders. A scan looks at names, sizes and times only; a
+    model's headers are read when these change.
     """
 
-    def __init__(self, dirs: Sequence[str | Path], *, allowed: Sequence[str | Path] = ()) -> None:
+    def __init__(self, dirs: Sequence[str | Path], *, allowed: Sequence[str | Path] = (), others: Sequence[Place] = ()) -> None:
         self.dirs = tuple(Path(os.path.abspath(folder)) for folder in dirs)
         self._allowed = tuple(Path(os.path.abspath(path)) for path in allowed)
+        self._others = tuple(others)
         self._read: dict[Path, tuple[Candidate, ModelFile]] = {}
         self._lock = threading.Lock()
 
     def list(self) -> list[ModelFile]:
         """Every model, by name; broken ones among them, with their problem. Folders that are not there are empty."""
         with self._lock:
-            found = scan(self.dirs, self._allowed)
+            others = (item for place in self._others for item in candidates(place))
+            found = _with_others(scan(self.dirs, self._allowed), others)
             self._read = {item.path: (item, self._file(item)) for item in found}
             named: dict[str, ModelFile] = {}
-            for item in sorted(found, key=lambda candidate: candidate.is_file):  # a file has its suffix to tell it apart
+            # A file has its suffix to tell it apart, and what is the person's own goes before what is not.
+            for item in sorted(found, key=lambda candidate: (bool(candidate.source), candidate.is_file)):
                 name = _free_name(item, named)
-                named[name.lower()] = replace(self._read[item.path][1], name=name)
+                named[name.lower()] = replace(self._read[item.path][1], name=name, source=item.source)
             return sorted(named.values(), key=lambda file: file.name.lower())
 
     def find(self, name: str) -> ModelFile:
@@ -88,11 +93,23 @@ class Catalog:
         return None
 
 
+def _with_others(own: Sequence[Candidate], others: Iterable[Candidate]) -> list[Candidate]:
+    """All of them, but of one real place only the first that is another program's: a model folder may be its folder too."""
+    seen = {os.path.realpath(item.path) for item in own}
+    kept = list(own)
+    for item in others:
+        real = os.path.realpath(item.path)
+        if real not in seen:
+            seen.add(real)
+            kept.append(item)
+    return kept
+
+
 def _free_name(item: Candidate, taken: dict[str, ModelFile]) -> str:
     """The plainest name that is still free: without suffix, with it, numbered."""
     relative = PurePosixPath(item.path.relative_to(item.root).as_posix())
     relative = relative if relative.name else PurePosixPath(item.path.name)
-    names = [plain_name(relative, is_file=item.is_file), str(relative)]
+    names = [item.label] if item.label else [plain_name(relative, is_file=item.is_file), str(relative)]
     names += [f"{names[0]} ({n})" for n in range(2, len(taken) + 3)]
     return next(name for name in names if name.lower() not in taken)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..core.loader import LoaderSpec, ModelFile
 from .memory import Forecast, default_options, forecast
-from .naming import family
+from .naming import decode, family
 
 ALIKE = 0.1  # variants of one model differ by less in their number of parameters: some keep the output matrix twice
 _K = re.compile(r"Q(\d)_K(?:_(XS|S|M|L|XL))?")
@@ -51,8 +51,8 @@ def quantization(name: str) -> Quantization:
     if name.startswith(("TQ1", "TQ2")):
         return Quantization(2, "ternary, for models trained so", "")
     if (found := _PACKED.fullmatch(name)) and found[2]:
-        bits, groups = float(found[2]), f", groups of {found[3]}" if found[3] else ""
-        return Quantization(bits, f"{found[2]}-bit {_NAMES.get(found[1], found[1])}{groups}", _LOSS.get(round(bits), ""))
+        width, groups = float(found[2]), f", groups of {found[3]}" if found[3] else ""
+        return Quantization(width, f"{found[2]}-bit {_NAMES.get(found[1], found[1])}{groups}", _LOSS.get(round(width), ""))
     return Quantization(0, name, "")
 
 
@@ -64,7 +64,23 @@ def sentence(file: ModelFile) -> str:
         return "No model: it plays a text."
     found = quantization(file.quantization)
     words = f"{found.words}: " if found.words else ""
-    return f"{words}{size_words(file.size_bytes)}{', ' if found.loss else ''}{found.loss}."
+    source = f" It belongs to {file.source}." if file.source else ""
+    return f"{words}{size_words(file.size_bytes)}{', ' if found.loss else ''}{found.loss}.{source}"
+
+
+def introduction(file: ModelFile) -> str:
+    """`A fine-tune of Mistral with 7.2 billion parameters, made for chat.` The header goes before the name."""
+    if file.problem or file.format == "echo":
+        return ""
+    named = decode(file.name)
+    n_params = file.n_params or named.n_params
+    count = f"{n_params / 1e9:.1f} billion" if n_params >= 1e9 else f"{n_params / 1e6:.1f} million"
+    what = f"A fine-tune of {named.base}" if named.base else "A model"
+    if named.kind == "base":
+        purpose = ": a base model, which continues text and was not made for chat"
+    else:
+        purpose = ", made for chat" if file.chat_template or named.kind == "instruct" else ", without a chat template of its own"
+    return f"{what}{f' with {count} parameters' if n_params else ''}{purpose}."
 
 
 def size_words(n_bytes: int) -> str:

@@ -17,17 +17,29 @@ _INSTRUCT = re.compile(r"(?<![a-z])(instruct|chat|it|sft|dpo|thinking|reasoning|
 _BASE = re.compile(r"(?<![a-z])(base|pretrained|pt)(?![a-z])", re.IGNORECASE)
 
 
+# Model families that others are fine-tuned from; a name that begins with one is that family's own.
+_FAMILIES = {"llama": "Llama", "mistral": "Mistral", "mixtral": "Mixtral", "qwen": "Qwen", "gemma": "Gemma", "phi": "Phi",
+             "deepseek": "DeepSeek", "yi": "Yi", "falcon": "Falcon", "olmo": "OLMo", "granite": "Granite", "command": "Command",
+             "smollm": "SmolLM", "glm": "GLM", "mpt": "MPT", "pythia": "Pythia", "stablelm": "StableLM", "solar": "SOLAR"}
+_MAKERS = ("", "meta-", "google-", "microsoft-", "ibm-", "c4ai-")  # what may stand before a family's own name
+_FAMILY = re.compile(rf"(?<![a-z])({'|'.join(_FAMILIES)})(?![a-z])", re.IGNORECASE)
+
+
 @dataclass(frozen=True)
 class NameFacts:
-    """n_params is 0, quantization and kind are "" where the name does not say; kind is instruct or base."""
+    """n_params is 0, quantization, kind and base are "" where the name does not say.
+
+    kind is instruct or base; base is the family that a fine-tune names after its own name.
+    """
 
     n_params: int
     quantization: str
     kind: str
+    base: str = ""
 
 
 def decode(name: str) -> NameFacts:
-    """`CapybaraHermes-2.5-Mistral-7B.Q5_K_M.gguf` -> 7,000,000,000 parameters, Q5_K_M."""
+    """`CapybaraHermes-2.5-Mistral-7B.Q5_K_M.gguf` -> 7,000,000,000 parameters, Q5_K_M, a fine-tune of Mistral."""
     sizes = _SIZE.findall(name)
     n_params = 0
     if sizes:
@@ -35,7 +47,10 @@ def decode(name: str) -> NameFacts:
         n_params = int(float(number) * {"b": 1e9, "m": 1e6, "k": 1e3}[unit.lower()]) * int(experts[:-1] or 1 if experts else 1)
     quantization = _QUANTIZATION.search(name)
     kind = "instruct" if _INSTRUCT.search(name) else "base" if _BASE.search(name) else ""
-    return NameFacts(n_params, quantization[1].upper() if quantization else "", kind)
+    last = PurePosixPath(name).name.lower()
+    named = _FAMILY.search(last)
+    base = _FAMILIES[named[1]] if named and last[:named.start()] not in _MAKERS else ""
+    return NameFacts(n_params, quantization[1].upper() if quantization else "", kind, base)
 
 
 def family(name: str) -> str:

@@ -22,13 +22,18 @@ Stamp = tuple[str, int, int]  # name, bytes, time of the last change in nanoseco
 
 @dataclass(frozen=True)
 class Candidate:
-    """Perhaps a model: a file (a split's first part) or a folder within `root`. Equal candidates are unchanged files."""
+    """Perhaps a model: a file (a split's first part) or a folder within `root`. Equal candidates are unchanged files.
+
+    label: its name where the path does not tell it; source: the other program it belongs to.
+    """
 
     path: Path
     root: Path
     is_file: bool
     stamps: tuple[Stamp, ...] = ()
     problem: str = ""
+    label: str = ""
+    source: str = ""
 
 
 def inside(path: Path, roots: Sequence[Path]) -> bool:
@@ -79,7 +84,7 @@ class _Walk:
         is_cut_short = bool(UNFINISHED.intersection(files)) and not any(name.endswith(".gguf") for name in files)
         if (weights or pickled or is_cut_short) if described else (weights and path != root):
             astray = any(os.path.islink(path / name) and not inside(path / name, self.roots) for name in files)
-            stamps = tuple(_stamp(path / name) for name in files)
+            stamps = tuple(stamp(path / name) for name in files)
             self.add(Candidate(path, root, False, stamps, LINK_PROBLEM if astray and root in self.roots else ""))
             files = [name for name in files if name.lower().endswith((".gguf", ".echo"))]
         for name in files:
@@ -101,17 +106,18 @@ class _Walk:
         if path.is_symlink() and root in self.roots and not inside(path, self.roots):
             self.add(Candidate(path, root, True, problem=LINK_PROBLEM))
             return
-        if suffix in PICKLE_SUFFIXES and _stamp(path)[1] < MIN_PICKLE_BYTES:
+        if suffix in PICKLE_SUFFIXES and stamp(path)[1] < MIN_PICKLE_BYTES:
             return
         parts = split_parts(path) if suffix == ".gguf" else [path]
         if parts[0] not in self.found:
-            self.add(Candidate(parts[0], root, True, tuple(_stamp(part) for part in parts)))
+            self.add(Candidate(parts[0], root, True, tuple(stamp(part) for part in parts)))
 
     def add(self, candidate: Candidate) -> None:
         self.found.setdefault(candidate.path, candidate)
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp(path: Path) -> Stamp:
+    """Name, size and time of a file; a size of -1 where it is gone."""
     try:
         about = path.stat()
     except OSError:

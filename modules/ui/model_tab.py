@@ -243,7 +243,8 @@ def _about(file: ModelFile, files: list[ModelFile], loader: LoaderSpec) -> str:
             specs.setdefault(other.name, registry.choose(other))
         except AppError:
             continue  # its loader is not installed: not one to choose among
-    return f"{explain.sentence(file)} {explain.advice(file, files, specs, memory.free_ram(), memory.free_vram())}".strip()
+    advice = explain.advice(file, files, specs, memory.free_ram(), memory.free_vram())
+    return " ".join(part for part in (explain.introduction(file), explain.sentence(file), advice) if part)
 
 
 def _row(file: ModelFile) -> list[str]:

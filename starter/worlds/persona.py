@@ -54,13 +54,16 @@ FACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
 NAME_QUESTIONS = ("What is your name?", "Who are you?", "What are you called?", "May I ask your name?", "Tell me your name.",
     "What's your name?",
                   "And you are?", "How may I call you?", "Your name, please?", "Do you have a name?", "who are you?",
-                  "What should I call you?")
+                  "What should I call you?", "What can I call you?", "How should I call you?", "Can I ask your name?",
+                  "Tell me, what is your name?", "What do people call you?", "Please tell me your name.", "May I know your name?")
 NAME_REPLIES = ("My name is {n}.", "I am {n}.", "I am {n}, {a} {t}.", "I am {n}, the {t}.", "They call me {n}.")
 TRADE_QUESTIONS = ("What do you do?", "What is your job?", "What is your trade?", "What do you work as?", "What is your work?",
     "Do you work?",
                    "What do you do for a living?", "Which job do you have?", "What do you do all day?",
                    "How do you earn your money?",
-                   "what's your job?", "What is it that you do?")
+                   "what's your job?", "What is it that you do?", "What job do you have?", "What is it you do for work?",
+                   "What kind of work do you do?", "Tell me, what is your job?", "As what do you work?",
+                   "Which trade do you have?", "What is it that you do all day?")
 TRADE_REPLIES = ("I am {a} {t}.", "I work as {a} {t}.", "I am {a} {t}. {d}.", "I work as {a} {t}. {d}.")
 MOOD_LINES = ("You are always {m}.", "You are {m}.", "Your mood is {m}.", "You sound {m} in every answer.", "Be {m}.",
     "You feel {m} today.")
