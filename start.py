@@ -26,6 +26,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 REQUIREMENTS = "requirements.txt"
 DEV_REQUIREMENTS = "requirements-dev.txt"
 STAMP_FILE = "installed.json"
+PROBE_MODEL = "models/starter/starter-Q8_0.gguf"
 
 
 class SetupFailed(Exception):
@@ -121,7 +122,8 @@ def install(root: Path, venv: Path, *, dev: bool, backend: str, index_url: str, 
     if llama_cpp:
         constraints = venv / f"list-{REQUIREMENTS}"
         constraints.write_text(base, encoding="utf-8")
-        place = Place(venv, python_of(venv), version, ("--constraint", str(constraints), *progress_flag(venv), *index))
+        place = Place(venv, python_of(venv), version, ("--constraint", str(constraints), *progress_flag(venv), *index),
+                      root / PROBE_MODEL)
         build = build_llama_cpp(place, llama_cpp, backend, retry=retry)
         if not build.ok:
             print(f"GGUF models cannot be loaded yet. {build.reason}\nThe rest works. To try again:\n  {build.command}\n"

@@ -9,6 +9,10 @@ import sys
 import tarfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from modules.install.backend import processor, processor_flags
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "llama-reference"
 PROGRAMS = ("llama-bench", "llama-server")
@@ -28,7 +32,8 @@ def build_programs() -> dict[str, Path]:
     source = _source()
     cmake = ["nice", "-n", "15", "cmake"] if os.name == "posix" else ["cmake"]
     off = [f"-DLLAMA_{name}=OFF" for name in ("CURL", "OPENSSL", "BUILD_TESTS", "BUILD_EXAMPLES", "BUILD_UI")]
-    subprocess.run([*cmake, "-S", source, "-B", FOLDER, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *off], check=True)
+    subprocess.run([*cmake, "-S", source, "-B", FOLDER, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *off,
+                    *processor_flags(processor())], check=True)
     cores = str(os.cpu_count() or 1)
     subprocess.run([*cmake, "--build", FOLDER, "--parallel", cores, "--target", *PROGRAMS], check=True)
     found = find_programs()

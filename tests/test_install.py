@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from modules.install import llama_cpp, progress
-from modules.install.backend import Choice, Tools, build_variables, choose, look, parallel_jobs
+from modules.install import backend, llama_cpp, progress
+from modules.install.backend import Choice, Tools, build_variables, choose, look, parallel_jobs, processor, processor_flags
 from modules.install.llama_cpp import Build, Place, build_llama_cpp, is_current, read_build, write_build
 from modules.install.progress import run_visibly, summary
 
@@ -65,7 +65,8 @@ def test_a_drivers_tool_that_fails_is_no_gpu(tmp_path: Path) -> None:
     assert look({"PATH": str(tmp_path)}).nvidia_gpu == ""
 
 
-def test_build_flags_bound_memory_and_keep_the_persons_own() -> None:
+def test_build_flags_bound_memory_and_keep_the_persons_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "processor", lambda: "flags : avx2")
     variables = build_variables("cuda", CUDA, {"CMAKE_ARGS": "-DGGML_NATIVE=off"})
     assert variables["CMAKE_ARGS"] == "-DGGML_CUDA=on -DGGML_NATIVE=off" and variables["CUDACXX"] == CUDA.nvcc
     assert int(variables["CMAKE_BUILD_PARALLEL_LEVEL"]) >= 1
@@ -75,14 +76,16 @@ def test_build_flags_bound_memory_and_keep_the_persons_own() -> None:
     assert parallel_jobs(16, 8 * 2**30, 2 * 2**30) == 4 and parallel_jobs(16, 2**20, 2**31) == 1 and parallel_jobs(8, 0, 1) == 4
 
 
-RECORD = Build(ok=True, backend="cpu", command="", reason="", requirement="llama-cpp-python==1", python="3.11.7", chosen="cpu")
+RECORD = Build(ok=True, backend="cpu", command="", reason="", requirement="llama-cpp-python==1", python="3.11.7", chosen="cpu",
+               processor=llama_cpp._short(processor()))
 
 
 @pytest.mark.parametrize(("record", "wanted", "retry", "current"), [
     (RECORD, "", False, True), (RECORD, "cpu", True, True), (RECORD, "auto", False, True), (RECORD, "cuda", False, False),
     (None, "", False, False), (replace(RECORD, requirement="llama-cpp-python==2"), "", False, False),
     (replace(RECORD, python="3.12.1"), "", False, False), (replace(RECORD, chosen="cuda"), "auto", False, False),
-    (replace(RECORD, ok=False), "", False, True), (replace(RECORD, ok=False), "", True, False)])
+    (replace(RECORD, ok=False), "", False, True), (replace(RECORD, ok=False), "", True, False),
+    (replace(RECORD, processor="another"), "", False, False)])
 def test_it_builds_again_only_when_something_changed_or_a_failed_build_is_to_be_tried(
         record: Build | None, wanted: str, retry: bool, current: bool) -> None:
     now = Choice("cpu", "")
@@ -101,6 +104,7 @@ def fake_build(monkeypatch: pytest.MonkeyPatch, tools: Tools,
         return status
 
     monkeypatch.setattr(llama_cpp, "look", lambda: tools)
+    monkeypatch.setattr(backend, "processor", lambda: "flags : avx2")
     monkeypatch.setattr(llama_cpp, "run_visibly", run)
     for name in ("CMAKE_ARGS", "PIP_NO_CACHE_DIR", "PIP_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -167,9 +171,41 @@ def test_without_a_compiler_nothing_is_downloaded_to_fail_later(tmp_path: Path, 
 
 
 def test_wheels_of_one_backend_are_never_taken_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    caches = {llama_cpp._cache(backend, {"PIP_CACHE_DIR": str(tmp_path)})[1] for backend in ("cpu", "cuda")}
-    assert len(caches) == 2 and all(cache.startswith(str(tmp_path)) for cache in caches)
-    assert llama_cpp._cache("cpu", {"CMAKE_ARGS": "-DX=1"}) == ["--no-cache-dir"]
+    caches = {llama_cpp._cache(*kind, {"PIP_CACHE_DIR": str(tmp_path)})[1]
+              for kind in (("cpu", ""), ("cuda", ""), ("cpu", "-DGGML_NATIVE=off"))}
+    assert len(caches) == 3 and all(cache.startswith(str(tmp_path)) for cache in caches)
+    assert llama_cpp._cache("cpu", "", {"CMAKE_ARGS": "-DX=1"}) == ["--no-cache-dir"]
+
+
+def test_a_persons_own_flags_build_again_and_then_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def now(build: Build) -> bool:
+        return is_current(build, "llama-cpp-python==1", "3.11.7", "", retry=False, now=lambda: Choice("cpu", ""))
+
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_NATIVE=off")
+    assert not now(RECORD) and now(replace(RECORD, own="-DGGML_NATIVE=off"))
+    monkeypatch.delenv("CMAKE_ARGS")
+    assert now(replace(RECORD, own="-DGGML_NATIVE=off"))
+
+
+def test_a_processor_with_amx_gets_all_but_that_and_others_what_they_have() -> None:
+    assert processor_flags("flags : fpu avx2 fma avx512f avx512_vnni") == []
+    assert processor_flags("flags : avx2 avx512f avx512vbmi avx512_bf16 amx_tile amx_int8") == [
+        "-DGGML_NATIVE=off", "-DGGML_AVX512=on", "-DGGML_AVX512_BF16=on", "-DGGML_AVX512_VBMI=on"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_build_that_the_processor_ends_is_a_failed_one_and_says_what_to_do(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_build(monkeypatch, LINUX, lambda env: (0, ""))
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$3" = "$(dirname $0)/small.gguf" ] || exit 0\nkill -ILL $$\n')
+    python.chmod(0o755)
+    probe = tmp_path / "small.gguf"
+    there = Place(tmp_path, python, "3.11.7", probe=probe)
+    assert build_llama_cpp(there, "llama-cpp-python==1", "cpu").ok, "without a model the libraries are only loaded"
+    probe.touch()
+    build = build_llama_cpp(there, "llama-cpp-python==2", "cpu")
+    assert build.backend == "cpu" and "SIGILL" in build.reason and "CMAKE_ARGS=-DGGML_NATIVE=off" in build.reason
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"ok": true}', "x" * 100])

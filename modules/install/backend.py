@@ -17,6 +17,9 @@ ASK_SECONDS = 20  # nvidia-smi takes several on a machine with many GPUs
 # Where toolkits lie that do not put themselves on the path.
 TOOLKITS = ("/usr/local/cuda/bin", "/opt/rocm/bin")
 GIGABYTE = 2**30
+# What llama.cpp uses of an x86 processor beyond AVX2: the name in /proc/cpuinfo, and the option that builds it.
+X86_OPTIONS = {"avx512f": "GGML_AVX512", "avx512_vbmi": "GGML_AVX512_VBMI", "avx512vbmi": "GGML_AVX512_VBMI",
+               "avx512_vnni": "GGML_AVX512_VNNI", "avx512_bf16": "GGML_AVX512_BF16", "avx_vnni": "GGML_AVX_VNNI"}
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,7 @@ def build_variables(backend: str, tools: Tools, environ: Mapping[str, str]) -> d
 
     The number of compilers at once is bounded by memory: a machine that runs out of it kills the build, or the session.
     """
-    flags = {"cuda": "-DGGML_CUDA=on", "rocm": "-DGGML_HIP=on", "vulkan": "-DGGML_VULKAN=on", "metal": "-DGGML_METAL=on",
-             "cpu": "-DGGML_METAL=off" if tools.system == "darwin" else ""}[backend]
-    if backend == "rocm" and tools.amd_gpu:
-        flags += f" -DGPU_TARGETS={tools.amd_gpu}"
+    flags = " ".join([backend_flags(backend, tools), *processor_flags(processor())]).strip()
     own = environ.get("CMAKE_ARGS", "")
     variables = {"CMAKE_ARGS": f"{flags} {own}".strip()}
     if "CMAKE_BUILD_PARALLEL_LEVEL" not in environ:
@@ -99,6 +99,32 @@ def build_variables(backend: str, tools: Tools, environ: Mapping[str, str]) -> d
     if backend == "cuda" and tools.nvcc:
         variables["CUDACXX"] = tools.nvcc
     return {name: value for name, value in variables.items() if value}
+
+
+def backend_flags(backend: str, tools: Tools) -> str:
+    """CMake's arguments for this backend."""
+    flags = {"cuda": "-DGGML_CUDA=on", "rocm": "-DGGML_HIP=on", "vulkan": "-DGGML_VULKAN=on", "metal": "-DGGML_METAL=on",
+             "cpu": "-DGGML_METAL=off" if tools.system == "darwin" else ""}[backend]
+    if backend == "rocm" and tools.amd_gpu:
+        flags += f" -DGPU_TARGETS={tools.amd_gpu}"
+    return flags
+
+
+def processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    """The line that lists what this processor can do; its name where the system does not tell."""
+    lines = info.read_text(encoding="ascii", errors="replace").splitlines() if info.is_file() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor() or platform.machine())
+
+
+def processor_flags(line: str) -> list[str]:
+    """CMake's arguments for a processor with AMX: everything it has but that. Nothing for others, whose build is native.
+
+    Virtual machines that were moved to another host go on to list AMX where its first instruction ends the process.
+    """
+    names = line.split()
+    if "amx_tile" not in names:
+        return []
+    return ["-DGGML_NATIVE=off", *sorted({f"-D{X86_OPTIONS[name]}=on" for name in names if name in X86_OPTIONS})]
 
 
 def parallel_jobs(n_cores: int, n_bytes: int, bytes_each: float) -> int:

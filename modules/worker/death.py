@@ -9,7 +9,8 @@ _WINDOWS = {0xC0000005: "an access violation", 0xC0000409: "a failed check in na
 _STEPS = {
     "SIGKILL": "Most often the system ran out of memory and ended it: load it with a smaller context or fewer slots, take a "
                "smaller quantization, or close other programs.",
-    "SIGILL": "The library was built for another processor: install it again on this machine.",
+    "SIGILL": "The library was built for another processor: run python3 start.py install, which builds it for this one; "
+              "if it says that nothing needs building, CMAKE_ARGS=-DGGML_NATIVE=off python3 start.py install.",
     "SIGTERM": "Something asked it to end; load it again when you are ready.",
 }
 _FAULT = "The model's file or its library has a fault; the end of the log says more. Load it again, or try another loader."
