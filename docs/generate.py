@@ -85,7 +85,7 @@ def loaders() -> str:
     from modules.core.params import PARAM_KNOBS, RUN_FIELDS
 
     specs = registry.find_loaders()
-    formats: tuple[FileFormat, ...] = ("gguf", "safetensors", "gptq", "awq", "exl2", "exl3", "echo")
+    formats: tuple[FileFormat, ...] = ("gguf", "safetensors", "gptq", "awq", "exl2", "exl3", "server", "echo")
     sampled = [name for name in PARAM_KNOBS if name not in RUN_FIELDS]
 
     def row(name: str, spec: Any) -> Sequence[str]:

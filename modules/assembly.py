@@ -135,7 +135,9 @@ def make_services(settings: Settings, root: Path) -> Services:
     log_dir.mkdir(parents=True, exist_ok=True)
     # A model named by path at the start may lie anywhere; a request may only name what is in the folders.
     others = [] if settings.own_models_only else usual_places(os.environ, Path.home())
-    catalog = Catalog(folders, allowed=[settings.model] if settings.model not in ("", NONE) else [], others=others)
+    servers = Path(settings.servers).expanduser() if settings.servers else data_dir / "servers.yaml"
+    catalog = Catalog(folders, allowed=[settings.model] if settings.model not in ("", NONE) else [], others=others,
+                      servers=Path(os.path.abspath(servers)))
     engine = Engine(catalog, registry.find_loaders(), log_dir=log_dir, max_models=settings.max_models,
                     max_queue=settings.max_queue)
     instance = secrets.token_hex(8)

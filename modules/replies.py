@@ -256,7 +256,8 @@ class _Stream:
 
     def stats(self, usage: Usage, speed: float | None) -> dict[str, Any]:
         stats: dict[str, Any] = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens,
-                                 "cached_tokens": usage.cached_tokens, "tokens_per_second": speed}
+                                 "cached_tokens": usage.cached_tokens, "tokens_per_second": speed,
+                                 "is_estimate": usage.is_estimate}
         if self.started is not None:
             stats |= {"context": self.started.context, "dropped": self.started.dropped, "left_out": self.started.left_out,
                       "ignored": list(self.started.ignored)}

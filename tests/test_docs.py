@@ -21,6 +21,7 @@ from modules.core.knobs import parse_values
 from modules.core.loader import Loader, ModelFile, Prefilled, Token
 from modules.core.options import make_parser, read_settings
 from modules.core.params import PARAM_KNOBS, GenerationParams
+from modules.store.servers import read_servers
 from modules.store.yamlfile import read_yaml
 from tests.running_app import ROOT, RunningApp, clean_environment, write_script
 
@@ -122,11 +123,14 @@ def test_programs_run(text: str, app: RunningApp) -> None:
 
 
 @pytest.mark.parametrize("text", examples("yaml"))
-def test_yaml_is_settings_or_a_preset(text: str, tmp_path: Path) -> None:
+def test_yaml_is_settings_a_preset_or_servers(text: str, tmp_path: Path) -> None:
     (tmp_path / "example.yaml").write_text(text, encoding="utf-8")
     values = read_yaml(tmp_path / "example.yaml")
     if set(values) <= set(PARAM_KNOBS):
         assert parse_values(PARAM_KNOBS, values)[0]
+    elif isinstance(values.get("servers"), list):
+        found = read_servers(tmp_path / "example.yaml", {"BIG_KEY": "x"})
+        assert found and not any(server.problem for server in found)
     else:
         assert read_settings([], {}, values)
 

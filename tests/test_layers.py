@@ -69,6 +69,7 @@ LAYERS: dict[str, Layer] = {
     "modules.guard": layer(CORE, theirs="starlette", inside="psutil"),
     "modules.instance": layer(CORE),
     "loaders": layer(CORE, "modules.sampling", inside=f"numpy llama_cpp httpx gptqmodel {' '.join(TORCH)}"),
+    "loaders.openai_server": layer("loaders", CORE, "modules.store.servers", inside="numpy httpx"),
     "modules.assembly": layer(*EDGE),
     "modules.setup": layer("modules.instance", "modules.store", CORE, inside="psutil"),
     "modules.install": layer(),

@@ -50,7 +50,8 @@ class Queued:
 @dataclass(frozen=True)
 class Started:
     """prompt_tokens includes cached_tokens. dropped: how many oldest messages were left out; keep_from: where the cut now is;
-    left_out: how many tokens were left out of the beginning of a raw text, or of the reply that is gone on with."""
+    left_out: how many tokens were left out of the beginning of a raw text, or of the reply that is gone on with. is_estimate: the
+    numbers of tokens are not the model's own, which only its server could count."""
 
     run: str
     model: str
@@ -64,6 +65,7 @@ class Started:
     left_out: int = 0
     ignored: tuple[str, ...] = ()
     quantization: str = ""
+    is_estimate: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,12 @@ class Delta:
 
 @dataclass(frozen=True)
 class Usage:
+    """is_estimate: a remote server wrote the reply and did not tell its own numbers."""
+
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    is_estimate: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FinishReason = Literal["stop", "length", "cancelled"]
 Feature = Literal["tokenize", "logits", "score", "embed", "grammar", "logprobs", "prefix_reuse", "batching", "repeatable"]
-FileFormat = Literal["gguf", "safetensors", "gptq", "awq", "exl2", "exl3", "pickle", "adapter", "echo", "unknown"]
+FileFormat = Literal["gguf", "safetensors", "gptq", "awq", "exl2", "exl3", "pickle", "adapter", "echo", "server", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Token:
     logprob: natural log, None where not asked for. top: the most likely (id, text, logprob), best first.
     finish: set on a run's last token only: "stop" at an end-of-generation token (whose own text is empty), "length" at
     max_tokens or the context's end. Stop strings are the engine's business, not the loader's.
+    counted: on the last token, (prompt, completion) tokens as the server that wrote the reply counted them, where our ids are
+    an estimate.
     """
 
     id: int
@@ -36,6 +38,7 @@ class Token:
     logprob: float | None = None
     top: tuple[tuple[int, str, float], ...] = ()
     finish: FinishReason | None = None
+    counted: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class ModelFile:
     n_params, trained_context, quantization, chat_template are 0 or "" where the headers do not say.
     layers, kv_heads, head_dim: what the KV cache's size follows from; 0 where unknown.
     problem: why it cannot be loaded, with the way out; empty where nothing speaks against it.
-    source: the other program on this machine that it belongs to, "" for what is in the model folders.
+    source: the other program on this machine that it belongs to, or the host of a server's model; "" for what is in the folders.
     """
 
     name: str
@@ -91,7 +94,7 @@ class ModelFacts:
     eog_ids: tokens that end a generation. special_tokens: text of each control token by id, for templates (bos_token,
     eos_token) and for finding reasoning marks. options: the loader's options as they came out (context, threads...).
     chat_template is "" where the model has none. add_bos: whether a prompt starts with BOS unless it already does.
-    takes: "ids" for models whose prompt we build; "messages" where a remote server does.
+    takes: "ids" for models whose prompt we build; "messages" where a remote server does, and the numbers of tokens are estimates.
     """
 
     context: int

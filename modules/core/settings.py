@@ -15,6 +15,7 @@ class Settings:
     loader: str = setting("str", "", "Loader", "The loader to load it with; empty chooses the one that suits the file.", group="Model", maximum=64)
     models_dir: tuple[str, ...] = setting("list", ("models",), "Model folders", "Folders to look for models in; may be given several times.", group="Model", maximum=32)
     own_models_only: bool = setting("bool", False, "Own models only", "List only what is in the model folders, not what Ollama, LM Studio, Hugging Face's tools and text-generation-webui have on this machine.", group="Model")
+    servers: str = setting("str", "", "Servers file", "A YAML file that lists OpenAI-compatible servers, each with name, base_url, model and perhaps api_key or api_key_env; empty: servers.yaml in the data folder, if there.", group="Model", maximum=4096)
     max_models: int = setting("int", 1, "Models at once", "How many models may be loaded at the same time.", group="Model", minimum=1, maximum=16)
     max_queue: int = setting("int", 64, "Queue length", "How many runs may wait for a model; more are refused as busy.", group="Model", minimum=1, maximum=10_000)
     host: str = setting("str", "127.0.0.1", "Host", "The address to listen on.", group="Server", maximum=255)

@@ -217,7 +217,8 @@ class Engine:
         splitter = Splitter((*params.stop, *stops), marks, inside)
         generation = Generation(run, splitter, n_prompt=len(prompt.ids),
                                 started=lambda cached: self._started(run, held, prompt, cached),
-                                stop_worker=lambda: held.worker.remove(run.id))
+                                stop_worker=lambda: held.worker.remove(run.id),
+                                is_estimate=held.facts.takes == "messages")
         run.on_cancel = generation.cancel
         run.on_lag = lambda is_behind: held.worker.hold_back(run.id, is_behind)
         key = f"{request.owner}/{request.cache_key}"
@@ -227,7 +228,8 @@ class Engine:
         params = run.request.params
         return Started(run.id, held.name, held.spec.name, len(prompt.ids), cached, held.facts.context, params.seed,
                        dropped=prompt.dropped, keep_from=prompt.keep_from, left_out=prompt.left_out,
-                       ignored=tuple(ignored_params(params, held.spec.params)), quantization=held.file.quantization)
+                       ignored=tuple(ignored_params(params, held.spec.params)), quantization=held.file.quantization,
+                       is_estimate=held.facts.takes == "messages")
 
     def _lost(self, held: Held, error: WorkerDied) -> None:
         """A worker died: its runs are told by their sinks; the model is no longer held."""

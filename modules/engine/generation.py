@@ -21,16 +21,18 @@ class Generation:
 
     `stop_worker` tells the worker to forget the run: at a stop string or a cancel. `started` builds the Started event once the
     number of cached tokens is known. Deltas of one batch and channel are joined, so a reader's cost follows batches, not tokens.
+    `is_estimate`: the numbers of tokens are not the model's own.
     Times between tokens are the worker's own; `clock` tells how long the run waited.
     """
 
     def __init__(self, run: Run, splitter: Splitter, *, n_prompt: int, started: Callable[[int], Started],
-                 stop_worker: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+                 stop_worker: Callable[[], None], is_estimate: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._run = run
         self._splitter = splitter
         self._n_prompt = n_prompt
         self._started = started
         self._stop_worker = stop_worker
+        self._is_estimate = is_estimate
         self._clock = clock
         self._asked = clock()
         self._queued: float | None = None
@@ -41,6 +43,7 @@ class Generation:
         self._has_reasoning = False
         self._cached = 0
         self._ids: list[int] = []
+        self._counted: tuple[int, int] | None = None
 
     def receive(self, batch: Sequence[WorkerEvent], at: float) -> None:
         """The worker's sink; after the run's end it does nothing. A fault of ours ends the run with the text it has."""
@@ -89,6 +92,7 @@ class Generation:
             self._first_token = at
         self._last_token = at
         self._ids.append(token.id)
+        self._counted = token.counted
         deltas = self._splitter.feed(token)
         out.extend(deltas)
         for delta in deltas:
@@ -107,7 +111,8 @@ class Generation:
         out.append(Finished(reason, self._usage(), self._timings(), tuple(self._ids), self._splitter.stop_string))
 
     def _usage(self) -> Usage:
-        return Usage(self._n_prompt, len(self._ids), self._cached)
+        n_prompt, n_completion = self._counted or (self._n_prompt, len(self._ids))
+        return Usage(n_prompt, n_completion, self._cached, self._is_estimate and self._counted is None)
 
     def _timings(self) -> Timings:
         if self._admitted is None or self._first_token is None or self._last_token is None:

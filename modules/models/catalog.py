@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from ..core.errors import NotFound
 from ..core.loader import ModelFile
 from ..store.headers import read_model
+from ..store.servers import SEPARATOR, read_servers
 from .naming import plain_name
 from .other_programs import Place, candidates
 from .scan import Candidate, inside, scan
@@ -23,14 +24,17 @@ class Catalog:
     """What is in the model folders. Methods read the disk: call them in threads, any number at once.
 
     `allowed` are paths outside the folders that the person named at start-up; no request can name another one. `others` are the
-    folders of other programs, whose models are listed after those of the folders. A scan looks at names, sizes and times only; a
+    folders of other programs, whose models are listed after those of the folders. `servers` is the file that names models on
+    servers. A scan looks at names, sizes and times only; a
     model's headers are read when these change.
     """
 
-    def __init__(self, dirs: Sequence[str | Path], *, allowed: Sequence[str | Path] = (), others: Sequence[Place] = ()) -> None:
+    def __init__(self, dirs: Sequence[str | Path], *, allowed: Sequence[str | Path] = (), others: Sequence[Place] = (),
+                 servers: Path | None = None) -> None:
         self.dirs = tuple(Path(os.path.abspath(folder)) for folder in dirs)
         self._allowed = tuple(Path(os.path.abspath(path)) for path in allowed)
         self._others = tuple(others)
+        self._servers = servers
         self._read: dict[Path, tuple[Candidate, ModelFile]] = {}
         self._lock = threading.Lock()
 
@@ -45,6 +49,9 @@ class Catalog:
             for item in sorted(found, key=lambda candidate: (bool(candidate.source), candidate.is_file)):
                 name = _free_name(item, named)
                 named[name.lower()] = replace(self._read[item.path][1], name=name, source=item.source)
+            for file in self._remote():
+                name = file.name if file.name.lower() not in named else f"{file.name} (server)"
+                named.setdefault(name.lower(), replace(file, name=name))
             return sorted(named.values(), key=lambda file: file.name.lower())
 
     def find(self, name: str) -> ModelFile:
@@ -65,6 +72,13 @@ class Catalog:
         if at_path is None:
             raise NotFound(_refusal(name, files), param="model")
         return at_path
+
+    def _remote(self) -> Sequence[ModelFile]:
+        """The models on servers; their file is read each time, so that what a person adds is there at the next look."""
+        if self._servers is None:
+            return []
+        return [ModelFile(server.name, f"{self._servers}{SEPARATOR}{server.name}", "server", trained_context=server.context,
+                          problem=server.problem, source=server.host) for server in read_servers(self._servers)]
 
     def _file(self, item: Candidate) -> ModelFile:
         known = self._read.get(item.path)

@@ -62,6 +62,8 @@ def sentence(file: ModelFile) -> str:
         return file.problem
     if file.format == "echo":
         return "No model: it plays a text."
+    if file.format == "server":
+        return f"On the server {file.source}. Numbers of tokens are estimates (≈) until it tells its own."
     found = quantization(file.quantization)
     words = f"{found.words}: " if found.words else ""
     source = f" It belongs to {file.source}." if file.source else ""
@@ -70,7 +72,7 @@ def sentence(file: ModelFile) -> str:
 
 def introduction(file: ModelFile) -> str:
     """`A fine-tune of Mistral with 7.2 billion parameters, made for chat.` The header goes before the name."""
-    if file.problem or file.format == "echo":
+    if file.problem or file.format in ("echo", "server"):
         return ""
     named = decode(file.name)
     n_params = file.n_params or named.n_params
@@ -100,7 +102,7 @@ def advice(file: ModelFile, files: Sequence[ModelFile], specs: dict[str, LoaderS
 
     specs: the loader of each file by its name; a file without one is not spoken of.
     """
-    if file.format == "echo" or file.name not in specs:
+    if file.format in ("echo", "server") or file.name not in specs:
         return ""
     needs, context = _needs(file, specs[file.name], free_ram, free_vram)
     parts = [f"Loading it takes about {size_words(needs.total_bytes)}: weights {size_words(needs.weights_bytes)}, a context of "

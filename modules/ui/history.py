@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 CACHED_CHARACTERS = 20_000_000  # of HTML
 PAGE_MESSAGES = 50
-STATS = ("prompt_tokens", "cached_tokens", "context", "dropped", "left_out", "ignored", "unsaved", "error", "code", "log")
+STATS = ("prompt_tokens", "cached_tokens", "context", "dropped", "left_out", "ignored", "is_estimate", "unsaved", "error", "code",
+         "log")
 
 
 class RenderedTexts:

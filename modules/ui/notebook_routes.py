@@ -179,7 +179,7 @@ def _frame(batch: list[Event]) -> Body:
             frame["state"] = ""
         elif isinstance(event, Finished):
             speed = event.timings.tokens_per_second(event.usage.completion_tokens)
-            tokens = f"{event.usage.completion_tokens:,} tokens"
+            tokens = f"{'≈ ' if event.usage.is_estimate else ''}{event.usage.completion_tokens:,} tokens"
             frame |= {"end": event.reason, "state": f"{tokens}, {speed:.1f} a second" if speed else tokens}
         elif isinstance(event, Failed):
             frame |= {"end": "error", "error": event.error.message, "state": ""}

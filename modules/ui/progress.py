@@ -31,7 +31,7 @@ class Progress:
                 self._phase = {"state": "prefill", "done": event.cached_tokens, "total": event.prompt_tokens}
                 self._facts = {"model": event.model, "context": event.context, "prompt_tokens": event.prompt_tokens,
                                "cached_tokens": event.cached_tokens, "dropped": event.dropped, "left_out": event.left_out,
-                               "ignored": list(event.ignored)}
+                               "ignored": list(event.ignored), "is_estimate": event.is_estimate}
             case Prefill(done, total):
                 self._phase = {"state": "prefill", "done": done, "total": total}
             case Delta():
@@ -63,7 +63,7 @@ class Progress:
         end = self.end
         assert end is not None, "asked only after the end"
         usage: Frame = {"prompt_tokens": end.usage.prompt_tokens, "tokens": end.usage.completion_tokens,
-                 "cached_tokens": end.usage.cached_tokens}
+                 "cached_tokens": end.usage.cached_tokens, "is_estimate": end.usage.is_estimate}
         if isinstance(end, Failed):
             if end.error.code == "cancelled":
                 return {**usage, "state": "stopped", "finish": "cancelled"}

@@ -170,7 +170,7 @@ def _event_to_json(event: WorkerEvent) -> list[Any]:
     if isinstance(event, Token):
         if event.logprob is None and event.finish is None and not event.top:
             return [event.id, event.text]
-        return [event.id, event.text, event.logprob, event.top, event.finish]
+        return [event.id, event.text, event.logprob, event.top, event.finish, event.counted]
     if isinstance(event, Prefilled):
         return ["prefilled", event.done, event.total, event.cached]
     if isinstance(event, Admitted):
@@ -192,8 +192,8 @@ def _event_from_json(item: list[Any]) -> WorkerEvent:
     if len(item) == 2 and not isinstance(item[0], str):
         return _plain_token(item[0], item[1])
     if not isinstance(item[0], str):
-        id_, text, logprob, top, finish = item
-        return Token(id_, text, logprob, tuple(tuple(entry) for entry in top), finish)
+        id_, text, logprob, top, finish, counted = item
+        return Token(id_, text, logprob, tuple(tuple(entry) for entry in top), finish, tuple(counted) if counted else None)
     kind = _KINDS.get(item[0])
     if kind is not None:
         return kind(*item[1:])

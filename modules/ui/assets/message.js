@@ -223,14 +223,15 @@ function thought(seconds) {
   return seconds ? `Thought for ${seconds} s` : "Thoughts";
 }
 
-/** "31.2 tokens/s · 210 tokens · 1,034 of 8,192 context" */
+/** "31.2 tokens/s · 210 tokens · 1,034 of 8,192 context", with ≈ where the numbers are estimates */
 function numbers(stats) {
   const parts = [];
-  if (stats.speed) parts.push(`${stats.speed} tokens/s`);
-  if (stats.tokens) parts.push(count(stats.tokens, "token"));
+  const about = stats.is_estimate ? "≈ " : "";
+  if (stats.speed) parts.push(`${about}${stats.speed} tokens/s`);
+  if (stats.tokens) parts.push(about + count(stats.tokens, "token"));
   if (stats.context && stats.prompt_tokens) {
     const used = stats.prompt_tokens + (stats.tokens ?? 0);
-    parts.push(`${used.toLocaleString()} of ${stats.context.toLocaleString()} context`);
+    parts.push(`${about}${used.toLocaleString()} of ${stats.context.toLocaleString()} context`);
   }
   return parts.join(" · ");
 }
