@@ -33,10 +33,11 @@ class EchoCatalog:
 
 
 @asynccontextmanager
-async def echo_engine(tmp_path: Path, *, max_models: int = 1, max_queue: int = 64, **options: Any) -> AsyncIterator[Engine]:
+async def echo_engine(tmp_path: Path, *, max_models: int = 1, max_queue: int = 64, autoload: bool = False,
+                      **options: Any) -> AsyncIterator[Engine]:
     """An engine with the model `echo` loaded with these options; `other` and `third` may be loaded too."""
     engine = Engine(EchoCatalog("echo", "other", "third"), registry.find_loaders(), log_dir=tmp_path, max_models=max_models,
-                    max_queue=max_queue)
+                    max_queue=max_queue, autoload=autoload)
     try:
         await engine.load("echo", options=options)
         yield engine

@@ -193,3 +193,27 @@ async def test_models_are_loaded_and_unloaded_and_tokens_counted_over_http(tmp_p
         assert (await plain.post("/v1/internal/model/load", json={"model_name": "none such"})).status_code == 404
         lines = json.dumps({"model_name": "echo", "trust_remote_code": True})
         assert (await plain.post("/v1/internal/model/load", content=lines)).status_code == 400
+
+
+@pytest.mark.parametrize("fits", [True, False])
+async def test_a_model_is_loaded_when_a_request_names_it_and_no_reply_is_cut_off(
+        fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.engine.loading._fits", lambda plan: fits)
+    async with api(tmp_path, script="word " * 60, rate=200, autoload=True) as (sdk, plain, engine):
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(sdk.chat.completions.create(model="echo", messages=USER))
+            await until(lambda: bool(engine.live_runs))
+            second, third = (group.create_task(sdk.chat.completions.create(model=name, messages=USER))
+                             for name in ("other", "third"))
+        assert first.result().choices[0].message.content == "word " * 60
+        assert "Hello" in second.result().choices[0].message.content and second.result().model == "other"
+        assert "Hello" in third.result().choices[0].message.content
+        listed = (await plain.get("/v1/models")).json()["data"]
+        assert {card["id"]: card.get("loaded", True) for card in listed}[engine.models[0].name] is True
+        assert [card["id"] for card in listed if card.get("loaded") is False] == sorted(
+            {"echo", "other", "third"} - {engine.models[0].name}, key=["echo", "other", "third"].index)
+        with pytest.raises(openai.NotFoundError, match="no model 'fourth'"):
+            await sdk.chat.completions.create(model="fourth", messages=USER)
+    async with api(tmp_path) as (sdk, _, _):
+        with pytest.raises(openai.NotFoundError, match="not loaded"):
+            await sdk.chat.completions.create(model="other", messages=USER)

@@ -27,8 +27,14 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The loaded models."""
-        return {"object": "list", "data": [_card(held) for held in engine.models]}
+        """The loaded models; with autoload, after them those that a request can have loaded."""
+        cards = [_card(held) for held in engine.models]
+        if engine.autoload:
+            loaded = {card["id"] for card in cards}
+            cards += [{"id": file.name, "object": "model", "created": 0, "owned_by": "colloquy", "loaded": False,
+                       "quantization": file.quantization}
+                      for file in await engine.files() if not file.problem and file.name not in loaded]
+        return {"object": "list", "data": cards}
 
     @router.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
@@ -47,6 +53,7 @@ def routes(engine: Engine) -> APIRouter:
     async def completions(http: Request) -> Response:
         """What follows `prompt`: a string, token ids, or several of either."""
         asked = read_completion(await read_body(http))
+        await unless_gone(http, engine.ready(asked.model))
         echoed = await unless_gone(http, _echoed(engine, asked)) if asked.echo else []
         return await _answer(engine, http, CompletionPrinter(asked, echoed))
 
@@ -71,7 +78,7 @@ async def _echoed(engine: Engine, asked: Asked) -> list[Echoed]:
 async def _answer(engine: Engine, http: Request, printer: Printer) -> Response:
     """Run and print; nothing is sent before the prompts are accepted, so a refusal still has its status."""
     asked = printer.asked
-    held = engine.held(asked.model)
+    held = await unless_gone(http, engine.ready(asked.model))
     if asked.logprobs is not None and "logprobs" not in held.facts.features:
         raise BadRequest(f"The loader {held.spec.name} gives no log-probabilities; leave out logprobs.", param="logprobs")
     runs = Runs(engine, asked.requests)

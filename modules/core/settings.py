@@ -17,6 +17,7 @@ class Settings:
     own_models_only: bool = setting("bool", False, "Own models only", "List only what is in the model folders, not what Ollama, LM Studio, Hugging Face's tools and text-generation-webui have on this machine.", group="Model")
     servers: str = setting("str", "", "Servers file", "A YAML file that lists OpenAI-compatible servers, each with name, base_url, model and perhaps api_key or api_key_env; empty: servers.yaml in the data folder, if there.", group="Model", maximum=4096)
     max_models: int = setting("int", 1, "Models at once", "How many models may be loaded at the same time.", group="Model", minimum=1, maximum=16)
+    autoload: bool = setting("bool", False, "Autoload", "Load a model when an API request names it; where that takes another's place, replies under way end first.", group="Model")
     max_queue: int = setting("int", 64, "Queue length", "How many runs may wait for a model; more are refused as busy.", group="Model", minimum=1, maximum=10_000)
     host: str = setting("str", "127.0.0.1", "Host", "The address to listen on.", group="Server", maximum=255)
     port: int = setting("int", 7860, "Port", "The port to listen on; if it is taken, the next free one is named.", group="Server", minimum=0, maximum=65535)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import AppError, BadRequest, Busy, Cancelled, NoModel, NotFound, WorkerDied
+from ..core.errors import AppError, BadRequest, Busy, Cancelled, Conflict, NoModel, NotFound, WorkerDied
 from ..core.events import Event, Finished, Request, Started, Timings, Usage
 from ..core.loader import LoaderSpec, ModelFile, Token
 from ..core.params import ignored_params
@@ -32,12 +32,13 @@ class Engine:
     """Owns the models and the runs. Everything here happens on one event loop; nothing needs a lock.
 
     `loaders` are the specs by name; `log_dir` holds one log a worker; at most `max_models` are held at a time and at most
-    `max_queue` runs wait for one.
+    `max_queue` runs wait for one. With `autoload`, `ready` loads a model that is asked for by name.
     """
 
     def __init__(self, catalog: Catalog, loaders: Mapping[str, LoaderSpec], *, log_dir: Path, max_models: int = 1,
-                 max_queue: int = 64) -> None:
+                 max_queue: int = 64, autoload: bool = False) -> None:
         self.catalog = catalog
+        self.autoload = autoload
         self.loaders = dict(loaders)
         self.watch = LoadWatch()
         self.on_loaded: Callable[[Held], None] | None = None
@@ -59,13 +60,15 @@ class Engine:
         """What lies in the model folders."""
         return await asyncio.to_thread(self.catalog.list)
 
-    async def load(self, name: str, *, loader: str = "", options: Mapping[str, Any] | None = None) -> Held:
-        """Load a model by its catalog name or path; progress is told by `watch`.
+    async def load(self, name: str, *, loader: str = "", options: Mapping[str, Any] | None = None,
+                   is_patient: bool = False) -> Held:
+        """Load a model by its catalog name or path; progress is told by `watch`. is_patient: a model that has to make room in
+        memory first ends its replies instead of dropping them.
 
         Raises NotFound, LoadFailed, OutOfMemory, WorkerDied, Conflict while another load runs, Cancelled after `cancel_load`.
         """
         file = await asyncio.to_thread(self.catalog.find, name)
-        held = await self._loading.load(file, loader=loader, options=options)
+        held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient)
         if self.on_loaded is not None:
             self.on_loaded(held)
         return held
@@ -99,6 +102,28 @@ class Engine:
             if held.name == name:
                 return held
         raise NotFound(f"The model {name!r} is not loaded; loaded: {', '.join(held.name for held in models)}.", param="model")
+
+    async def ready(self, name: str) -> Held:
+        """As `held`; with `autoload` a model of the catalog that is not loaded is loaded first.
+
+        It waits for another load to end, and for the replies of a model whose place it has to take: nobody's reply is cut off by
+        somebody else's request.
+        """
+        while True:
+            try:
+                return self.held(name)
+            except (NoModel, NotFound):
+                if not (self.autoload and name):
+                    raise
+            file = await asyncio.to_thread(self.catalog.find, name)
+            if file.name != name:
+                raise NotFound(f"There is no model {name!r}; the model of that name is called {file.name}.", param="model")
+            try:
+                await self.load(name, is_patient=True)
+            except Conflict:  # another load is under way, unless the app is stopping
+                if not self._loading.busy:
+                    raise
+                await self._loading.settled()
 
     def answering(self, name: str) -> Held | None:
         """Who answers a person who chose `name`: that model while it is loaded, else the one used last; None where none is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ LOG_BYTES = 4096  # of a log's end, as much as the Model tab shows
 
 @dataclass(frozen=True)
 class _Plan:
-    """A load as decided: asked holds the options as given, options all of them."""
+    """A load as decided: asked holds the options as given, options all of them; is_patient as in Engine.load."""
 
     file: ModelFile
     spec: LoaderSpec
     asked: dict[str, Any]
     options: dict[str, Any]
+    is_patient: bool = False
 
 
 class Loading:
@@ -50,6 +51,11 @@ class Loading:
     @property
     def busy(self) -> bool:
         return self._task is not None and not self._task.done()
+
+    async def settled(self) -> None:
+        """Wait until no load is under way; how it ended is told to those who asked for it."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
 
     def log_tail(self) -> str:
         """The last lines that the newest worker wrote; from any thread."""
@@ -75,13 +81,13 @@ class Loading:
             await self.release(held)
         await asyncio.gather(*self._releases)
 
-    async def load(self, file: ModelFile, *, loader: str, options: Mapping[str, Any] | None) -> Held:
+    async def load(self, file: ModelFile, *, loader: str, options: Mapping[str, Any] | None, is_patient: bool = False) -> Held:
         """Load in a task of its own, so that a caller who leaves does not cancel it; only `cancel` does."""
         if self._is_closing:
             raise Conflict(f"{file.name} is not loaded: the app is stopping.")
         if self.busy:
             raise Conflict(f"{self._watch.state.name} is being loaded; wait for it or cancel it first.")
-        self._task = asyncio.create_task(self._load(file, loader, options), name=f"load {file.name}")
+        self._task = asyncio.create_task(self._load(file, loader, options, is_patient), name=f"load {file.name}")
         try:
             return await asyncio.shield(self._task)
         except asyncio.CancelledError:
@@ -97,13 +103,13 @@ class Loading:
             del self._held[held.name]
         await held.worker.close()
 
-    async def _load(self, file: ModelFile, loader: str, options: Mapping[str, Any] | None) -> Held:
+    async def _load(self, file: ModelFile, loader: str, options: Mapping[str, Any] | None, is_patient: bool) -> Held:
         self._watch.set(LoadState("loading", file.name, loader, 0.0, "Reading the file's headers"))
         try:
             spec = self._spec(file, loader)
             self._watch.set(LoadState("loading", file.name, spec.name, 0.0, "Looking at memory"))
             plan = await asyncio.to_thread(self._plan, file, spec, options)
-            held = await self._exchange(plan)
+            held = await self._exchange(replace(plan, is_patient=is_patient))
         except asyncio.CancelledError:
             self._watch.set(LoadState("cancelled", file.name, loader, 0.0, "Cancelled"))
             raise
@@ -152,6 +158,13 @@ class Loading:
             self._retire_when_idle(old)
             return new
         was_held = not old.retiring  # else it was unloaded meanwhile
+        if plan.is_patient:
+            old.retiring = True
+            try:
+                await _ended(old)
+            except asyncio.CancelledError:
+                old.retiring = not was_held
+                raise
         for run in list(old.runs.values()):
             run.cancel()
         await self.release(old)
@@ -207,14 +220,19 @@ class Loading:
             del self._held[old.name]
 
         async def wait_and_release() -> None:
-            for run in list(old.runs.values()):
-                async for _ in run.follow(len(run.events)):
-                    pass
+            await _ended(old)
             await self.release(old)
 
         task = asyncio.create_task(wait_and_release(), name=f"retire {old.name}")
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
+
+
+async def _ended(held: Held) -> None:
+    """Wait for the end of the model's runs; `retiring` lets no new one begin."""
+    for run in list(held.runs.values()):
+        async for _ in run.follow(len(run.events)):
+            pass
 
 
 def _fits(plan: _Plan) -> bool:
