@@ -81,12 +81,36 @@ class Draw:
                        for _ in range(self.any((1, 2, 2, 2, 3))))
         return text if len(text) > 3 else text + self.any(CODAS)
 
-    def value(self, choices: Sequence[str], *, invented: float = 0.25) -> str:
+    def value(self, choices: Sequence[str], *, invented: float = 0.35) -> str:
         """A word to be copied: of the list, or in the training part sometimes made up, so that copying needs no known word."""
         if self.split == "held_out" or not self.chance(invented):
             return self.word(choices)
         last = self.word(choices).split(" ")[-1]
         return f"{self.invented()} {last}" if self.chance(0.25) else self.invented()
+
+    def mark(self, choices: Sequence[str]) -> str:
+        """Words that stand at a reply's beginning or end: of the list, or in the training part mostly made up in their form."""
+        if self.split == "held_out" or not self.chance(0.7):
+            return self.word(choices)
+        pool = (words.OBJECTS, words.ANIMALS, words.FOODS, words.COLOURS, words.RELATIONS, words.WHENS, words.DRINKS)
+        told = [self.value(self.any(pool), invented=0.3) for _ in range(self.any((1, 2)))]
+        lead = self.any(("my", "dear", "and", "old", "so", "by", "what", "good", "little", "as", "mind the", "and the", "over",
+                         ""))
+        text = " ".join([*([lead] if lead else []), self.any((" and ", " ", " of the ", " as ")).join(told)])
+        sample = self.any(choices)
+        return text[0].upper() + text[1:] + sample[-1] if sample[-1] in "!:" else text
+
+    def plan(self) -> str:
+        """Something to do: of the list, or in the training part sometimes put together."""
+        if self.split == "held_out" or not self.chance(0.4):
+            return self.word(words.PLANS)
+        verb = self.any(("visit", "paint", "fix", "buy", "find", "clean", "sell", "draw", "meet", "feed", "carry", "write about",
+                         "look at", "wash", "move", "make", "see", "call", "cook for", "play with", "read about", "talk to",
+                         self.invented()))
+        which = self.any(("a", "the", "my", "some", "an old", "my new", "all the", "three", "our", "this"))
+        noun = self.any((words.OBJECTS, words.ANIMALS, words.RELATIONS, tuple(words.TRADES)))
+        where = self.any(("", "", "", "in the garden", "at home", "by the river", f"in {self.place()}", f"with {self.name()}"))
+        return " ".join(part for part in (verb, which, self.value(noun), where) if part)
 
     def place(self) -> str:
         """A town: of the list, or in the training part sometimes made up."""

@@ -12,12 +12,15 @@ SUMS = {
           "Add {x} and {y}.", "What do {x} and {y} make together?", "{x}+{y}", "Please add {x} and {y}.",
           "how much is {x} + {y}?",
           "What is the sum of {x} and {y}?", "I have {x} apples and get {y} more. How many do I have?",
-          "Tell me the sum of {x} and {y}.", "How much are {x} and {y} together?"),
+          "Tell me the sum of {x} and {y}.", "How much are {x} and {y} together?", "Sum up {x} and {y}.",
+          "What do {x} and {y} give?", "What do {x} and {y} make?", "What do {x} and {y} come to?"),
     "-": ("What is {x} minus {y}?", "{x} - {y} = ?", "How much is {x} minus {y}?", "What is {x} - {y}?", "{x} minus {y}?",
     "Take {y} away from {x}.",
           "{x}-{y}", "Please take {y} from {x}.", "how much is {x} - {y}?", "What is left of {x} when I take away {y}?",
           "I have {x} apples and eat {y}. How many are left?", "Can you subtract {y} from {x}?",
-          "Subtract {y} from {x}.", "What is left when I take {y} from {x}?", "Please subtract {y} from {x}."),
+          "Subtract {y} from {x}.", "What is left when I take {y} from {x}?", "Please subtract {y} from {x}.",
+          "Subtract {y} from {x}, please.", "Please take away {y} from {x}.", "Take {y} from {x}.",
+          "How much is left of {x} without {y}?"),
 }
 SUM_REPLIES = {"+": ("{x} plus {y} is {z}.", "{x} + {y} = {z}.", "That is {z}."),
                "-": ("{x} minus {y} is {z}.", "{x} - {y} = {z}.", "That is {z}.")}

@@ -14,7 +14,7 @@ TOO_MUCH = (
     "Please write a report on {t}.")
 TRANSLATE = ("Translate this into {l}.", "How do you say good morning in {l}?", "Do you speak {l}?", "Say something in {l}.",
     "Can you translate to {l}?",
-             "Write that in {l}.")
+             "Write that in {l}.", "Say hello in {l}.", "Speak {l} with me.", "Tell me something in {l}.", "Answer in {l}.")
 CODE = ("Write a program in {c}.", "Can you code in {c}?", "Help me with {c}.", "Write me {c}.", "I need code for {c}.",
     "Fix my {c}.")
 BIG_SUMS = ("What is {x} times {y}?", "How much is {x} times {y}?", "What is {x} divided by {y}?", "Calculate {x} * {y}.",
@@ -22,12 +22,16 @@ BIG_SUMS = ("What is {x} times {y}?", "How much is {x} times {y}?", "What is {x}
 LIVE = ("What time is it?", "What is the date today?", "What is the weather like?", "Search the web for me.", "Open my e-mail.",
     "Play some music.",
         "Send a message to my boss.", "What happened in the news today?", "Look at this picture.", "Call a taxi.",
-        "Read this file.", "Set an alarm for seven.")
+        "Read this file.", "Set an alarm for seven.", "Look something up on the internet.", "Search for a shop near me.",
+        "Find it on the web.", "Turn on the light.")
 BIGGER = ("Can you get better?", "How do I get a better model?", "Where can I find a bigger model?", "Why are you so small?",
     "You are not very smart.",
           "How do I load another model?", "I want a real model.", "Are there better models?", "You don't know much.",
           "How do I download a model?",
-          "Is there something smarter than you?", "How do I change the model?")
+          "Is there something smarter than you?", "How do I change the model?", "How can I load a different model?",
+          "Are there bigger models?", "Why are you so little?", "Do you know where models come from?",
+          "How do I choose another model?",
+          "Why do you know so little?", "Is there a better model?", "Can I have a larger model?")
 SORRY = ("That is too much for me: I am only a tiny starter model.",
     "I am sorry, I am just a tiny starter model and do not know enough about that.",
          "I wish I could, but I am a very small starter model.", "Such things are beyond me. I am only the tiny starter model.")

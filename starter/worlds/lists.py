@@ -35,29 +35,28 @@ def listing(chat: Chat) -> None:
 def phrase(draw: Draw) -> str:
     """A short sentence that nobody has said before, to be repeated."""
     return draw.any((
-        f"{draw.name()} has a {draw.word(words.COLOURS)} {draw.word(words.OBJECTS)}",
-            f"the {draw.word(words.ANIMALS)} sleeps under the {draw.word(words.OBJECTS)}",
-        f"{draw.word(words.FOODS)} and {draw.any(words.DRINKS)}", f"{draw.name()} likes {draw.word(words.HOBBIES)}", draw.name(),
-            draw.word(words.OBJECTS),
-        f"I will {draw.word(words.PLANS)}", f"{draw.word(words.ANIMALS)}, {draw.word(words.OBJECTS)}, {draw.word(words.FOODS)}",
-        f"good night, {draw.name()}", f"we meet in {draw.word(words.PLACES)} {draw.any(words.WHENS)}"))
+        f"{draw.name()} has a {draw.value(words.COLOURS)} {draw.value(words.OBJECTS)}",
+            f"the {draw.value(words.ANIMALS)} sleeps under the {draw.value(words.OBJECTS)}",
+        f"{draw.value(words.FOODS)} and {draw.any(words.DRINKS)}", f"{draw.name()} likes {draw.value(words.HOBBIES)}",
+        draw.name(), draw.value(words.OBJECTS),
+        f"I will {draw.plan()}", f"{draw.value(words.ANIMALS)}, {draw.value(words.OBJECTS)}, {draw.value(words.FOODS)}",
+        f"good night, {draw.name()}", f"we meet in {draw.place()} {draw.any(words.WHENS)}"))
 
 
 def repeating(chat: Chat) -> None:
     """Say a phrase again, or a word several times."""
     draw = chat.draw
     if draw.chance(0.3):
-        word, count = draw.word(words.OBJECTS), draw.random.randint(2, 4)
+        word, count = draw.value(words.OBJECTS), draw.random.randint(2, 4)
         asked = draw.frame(("Say {w} {k} times.", "Repeat the word {w} {k} times.", "Write {w} {k} times.",
-            "Please say {w} {k} times."))
-        reply = ", ".join([word] * count) + "."
-        chat.say(asked.format(w=word, k=NUMBERS[count]), reply[0].upper() + reply[1:], Check("repeat", ((word,),)))
+            "Please say {w} {k} times.", "Please repeat {w} {k} times.", "Can you say {w} {k} times?",
+            "Please write {w} {k} times."))
+        chat.say(asked.format(w=word, k=NUMBERS[count]), ", ".join([word] * count) + ".", Check("repeat", ((word,),)))
         return
     text = phrase(draw)
     asked = draw.frame(('Repeat after me: {p}', 'Say "{p}".', "Please repeat: {p}", 'Repeat this: "{p}"', "Say this: {p}",
-        'Can you say "{p}"?'))
-    reply = text[0].upper() + text[1:] + "."
-    chat.say(asked.format(p=text), reply, Check("repeat", ((text,),)))
+        'Can you say "{p}"?', "Say it after me: {p}", 'Please say "{p}".', 'Repeat: "{p}"', 'Repeat after me: "{p}"'))
+    chat.say(asked.format(p=text), text + ".", Check("repeat", ((text,),)))
 
 
 def choosing(chat: Chat) -> None:

@@ -79,7 +79,7 @@ def make_persona(draw: Draw, *, form: str = "") -> Persona:
     name = draw.name()
     if draw.chance(0.15):
         name = draw.any(("Captain", "Old", "Mr.", "Mrs.", "Doctor", "Uncle", "Aunt", "Professor", "Lady", "Sir")) + " " + name
-    trade = draw.value(list(words.TRADES), invented=0.2)
+    trade = draw.value(list(words.TRADES), invented=0.3)
     kinds = draw.random.sample(sorted(FACTS), draw.any((0, 1, 1, 2, 2, 3)))
     facts = {kind: value_of(kind, draw) for kind in kinds}
     style, mood = _style(draw)
@@ -123,10 +123,10 @@ def _style(draw: Draw) -> tuple[Style, str]:
         mood = draw.any(sorted(words.MOODS))
         return Style(draw.frame(MOOD_LINES).format(m=mood), words.MOODS[mood], share=0.6), mood
     if kind < 0.42:
-        mark = draw.word(words.EXCLAMATIONS)
+        mark = draw.mark(words.EXCLAMATIONS)
         return Style(draw.frame(BEGIN_LINES).format(x=mark), before=(mark,)), ""
     if kind < 0.52:
-        mark = draw.word(words.FAREWELL_WORDS)
+        mark = draw.mark(words.FAREWELL_WORDS)
         return Style(draw.frame(END_LINES).format(x=mark), after=mark), ""
     return Style(), ""
 

@@ -39,7 +39,7 @@ SUBJECTS: dict[str, tuple[str, str, str]] = {
 # twist: (how it is asked for, the sentences that tell it, the words that show it); {o} is the object, {x} a second thing
 TWISTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "dream": (("in which it was all a dream", "that turns out to be a dream", "with a dream as the twist",
-    "where in the end it was only a dream"),
+    "where in the end it was only a dream", "and in the end it was a dream", "where all was only a dream"),
               ("Then {N} opened {his} eyes. It had all been a dream, but the {o} lay on the pillow.",
                "Suddenly a bell rang, and {N} woke up. It was only a dream. Or was it? The {o} was still warm."), ("dream",)),
     "talks": (("in which the {o} can talk", "where the {o} begins to talk", "with a talking {o}", "in which the {o} speaks",
@@ -47,22 +47,26 @@ TWISTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
               ('"Be careful with me," said the {o}. {N} nearly fell over. The {o} could talk!',
                'At that moment the {o} began to talk. "I have waited for you," it said.'), ("talk", "said the", "speak")),
     "turns_into": (("in which the {o} turns into {ax}", "where the {o} becomes {ax}", "with the {o} turning into {ax}",
-    "where the {o} is really {ax}", "in which the {o} really is {ax}", "and really the {o} is {ax}"),
+    "where the {o} is really {ax}", "in which the {o} really is {ax}", "and really the {o} is {ax}",
+    "and the {o} is really {ax}", "and the {o} becomes {ax}", "where really the {o} is {ax}"),
                    ("But when the moon came out, the {o} turned into {ax}. {N} could not believe it.",
                     "{He} touched the {o} once more, and it became {ax}, right there in {his} hands."), ("{x}",)),
     "thief": (("with a thief", "in which a thief comes", "where the {o} is stolen", "with a theft in it",
-    "about a theft", "in which there is a theft"),
+    "about a theft", "in which there is a theft", "with a theft", "and a theft in it", "and a thief in it",
+    "where a theft happens", "and there is a theft"),
               ("That night a thief came and took the {o}. But the thief had a soft heart and brought it back.",
                "In the morning the {o} was gone. The thief was a hungry magpie, and {N} forgave it at once."), ("thief",)),
     "animal": (("with {ax} in it", "in which {ax} helps", "with {ax} that helps", "where {ax} saves the day",
-    "in which {ax} saves {n}", "and {ax} saves everybody"),
+    "in which {ax} saves {n}", "and {ax} saves everybody", "where {ax} helps {n}", "and {ax} brings help",
+    "and {ax} saves the day", "where {ax} brings help", "and {ax} helps {n}", "with help from {ax}"),
                ("Just then {ax} came out of the dark and showed {him} the way.",
                 "There was {ax} sitting at the door. The {x} knew what to do with the {o}."), ("{x}",)),
-    "storm": (("with a storm", "in which a storm comes up", "where a storm breaks out", "with a great storm in it"),
+    "storm": (("with a storm", "in which a storm comes up", "where a storm breaks out", "with a great storm in it",
+    "with a storm in it", "and a great storm"),
               ("Then a storm broke out. {N} held the {o} tight until the wind was gone.",
                "All at once a great storm came. The {o} shone in the dark, and {N} was not afraid."), ("storm",)),
     "gift": (("in which the {o} is given away", "where {n} gives the {o} away", "that ends with a gift",
-    "with a gift at the end"),
+    "with a gift at the end", "and a gift at the end", "with a gift in it"),
              ("In the end {N} made a gift of the {o} to a child who had nothing.",
               "So {he} wrapped the {o} in paper and gave it away as a gift. That felt better than keeping it."), ("gift",)),
     "lost_friend": (("in which an old friend comes back", "with an old friend", "where an old friend returns",
@@ -126,9 +130,9 @@ class Plot:
     def __init__(self, draw: Draw) -> None:
         self.name, pronoun = draw.person()
         self.subject = draw.any(sorted(SUBJECTS))
-        self.thing = draw.value(words.OBJECTS, invented=0.2)
+        self.thing = draw.value(words.OBJECTS)
         self.twist = draw.any(sorted(TWISTS))
-        self.second = draw.word(words.ANIMALS if self.twist == "animal" or draw.chance(0.3) else words.OBJECTS)
+        self.second = draw.value(words.ANIMALS if self.twist == "animal" or draw.chance(0.3) else words.OBJECTS)
         place, self.sight, who = SUBJECTS[self.subject]
         his, him = ("her", "her") if pronoun == "she" else ("his", "him")
         kind = draw.any(("a girl", "a young woman", "an old woman") if pronoun == "she" else ("a boy", "a young man",
