@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NAP_SECONDS = 0.05  # a step waits at most this long for the server, so that a cancel is obeyed soon
 UNKNOWN_CONTEXT = 8192
+PATIENCE = 8  # ids of ours for one token of the server's; what goes on longer ignores max_tokens, and is ended here
 HELLO = "<|im_start|>user\nHi<|im_end|><|im_start|>assistant\n"
 # Where servers say how long a prompt may be: vLLM and SGLang, OpenRouter, others.
 CONTEXT_FIELDS = ("max_model_len", "context_length", "max_context_length", "context_window")
@@ -34,10 +35,12 @@ CONTEXT_FIELDS = ("max_model_len", "context_length", "max_context_length", "cont
 
 @dataclass
 class _Reading:
-    """One run: its stream, the number of its prompt's ids, and whether the reply has begun and is in its reasoning."""
+    """One run: its stream, the number of its prompt's ids, how many ids the reply may still have whatever the server thinks of
+    max_tokens, and whether it has begun and is in its reasoning."""
 
     stream: Stream
     n_prompt: int
+    room: int
     has_begun: bool = False
     is_thinking: bool = False
 
@@ -63,8 +66,10 @@ class RemoteLoader:
 
     def add(self, run: str, prompt: Sequence[int], params: GenerationParams, cache_key: str) -> int:
         pieces.check(prompt)
-        stream = self._client.open(run, turns.ask(prompt, params, self._model), self._heard)
-        self._runs[run] = _Reading(stream, len(prompt))
+        room = max(1, self.facts.context - len(prompt))
+        limit = min(params.max_tokens, room) if params.max_tokens else 0
+        stream = self._client.open(run, turns.ask(prompt, params, self._model, limit), self._heard)
+        self._runs[run] = _Reading(stream, len(prompt), PATIENCE * (limit or room))
         return 0
 
     def step(self) -> list[tuple[str, StepResult]]:
@@ -99,7 +104,12 @@ class RemoteLoader:
             self._runs.pop(run)
             results.append((run, Token(pieces.END, "", finish="length" if heard.is_length else "stop", counted=heard.counted)))
             return
-        results += ((run, token) for token in _tokens(heard.text))
+        tokens = _tokens(heard.text)
+        results += ((run, token) for token in tokens[:reading.room])
+        reading.room -= len(tokens)
+        if reading.room <= 0:
+            self.remove(run)
+            results.append((run, Token(pieces.END, "", finish="length")))
 
     def remove(self, run: str) -> None:
         reading = self._runs.pop(run, None)
@@ -157,7 +167,7 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> RemoteLoader
         entry = next((item for item in listed or () if item.get("id") == server.model), None)
         if entry is None:
             progress(0.5, "Asking the model for a token")
-            for _ in client.read(turns.ask(pieces.encode(HELLO, control=True), GenerationParams(max_tokens=1), server.model)):
+            for _ in client.read(turns.ask(pieces.encode(HELLO, control=True), GenerationParams(), server.model, 1)):
                 pass
     except LoadFailed:
         raise

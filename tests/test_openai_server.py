@@ -139,6 +139,18 @@ async def test_a_stop_string_or_a_stop_leaves_the_server(play: Play, tmp_path: P
         await asyncio.to_thread(play.left.wait)
 
 
+async def test_a_server_that_ignores_max_tokens_is_ended_here(play: Play, tmp_path: Path) -> None:
+    play.lines, play.is_endless = chat_lines(*["word"] * 200, end=False), True
+    async with remote(play, tmp_path) as engine:
+        run = engine.start(say("Go", max_tokens=5))
+        assert (await run.wait()).reason == "length"
+        assert run.text() == "word" * 40 and play.asked[-1].body["max_tokens"] == 5
+        await asyncio.to_thread(play.left.wait)
+        play.lines, play.is_endless = chat_lines("Short."), False
+        await engine.start(say("Go", max_tokens=10**6)).wait()
+    assert play.asked[-1].body["max_tokens"] < 4096, "more than fits is refused by some"
+
+
 @pytest.mark.parametrize(("status", "said", "kind", "words"), [
     (401, b'{"error": {"message": "Incorrect API key"}}', Unauthorized, "refused the key .*Incorrect API key"),
     (404, b'{"detail": "Not Found"}', NotFound, "no such model or address"),

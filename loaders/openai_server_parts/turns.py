@@ -26,14 +26,14 @@ class Ask:
     body: dict[str, Any]
 
 
-def ask(prompt: Sequence[int], params: GenerationParams, model: str) -> Ask:
-    """The request for a prompt: chat where it has turns, else a completion."""
+def ask(prompt: Sequence[int], params: GenerationParams, model: str, max_tokens: int) -> Ask:
+    """The request for a prompt: chat where it has turns, else a completion. max_tokens 0 leaves the length to the server."""
     body: dict[str, Any] = {"model": model, "stream": True, "stream_options": {"include_usage": True}}
     # A server has defaults of its own for the first two; the others do nothing where they are not sent, and some refuse them.
     body |= {name: getattr(params, name) for name in ("temperature", "top_p")}
     body |= {name: value for name in ("presence_penalty", "frequency_penalty") if (value := getattr(params, name))}
-    if params.max_tokens:
-        body["max_tokens"] = params.max_tokens
+    if max_tokens:
+        body["max_tokens"] = max_tokens
     if params.seed >= 0:
         body["seed"] = params.seed
     if START not in prompt:
