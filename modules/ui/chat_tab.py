@@ -19,7 +19,16 @@ FAILED_LINE = "No model is loaded: the last one could not be. The Model tab says
 NO_MODEL_LINE = "No model is loaded. Choose one in the Model tab."
 # Draws the chat again after Gradio changed it on the server.
 REDRAW = "() => { window.colloquyChat && window.colloquyChat.load(); }"
-FORM_IS_FILLED = "() => { document.getElementById('chat-form').inert = false; }"
+# Between the two the chat may move on: then another filling follows, and the form waits for that one (assets/chat_form.js).
+FORM_IS_ASKED = f"""async () => {{
+  const form = document.getElementById("chat-form");
+  form.dataset.asked = form.dataset.moves;
+  return ({SESSION_JS})();
+}}"""
+FORM_IS_FILLED = """() => {
+  const form = document.getElementById("chat-form");
+  if (form.dataset.asked === form.dataset.moves) form.inert = false;
+}"""
 
 
 class ChatTab:
@@ -70,7 +79,7 @@ class ChatTab:
         self._character.input(self._play, [session, self._character], self.outputs, **quiet).then(None, None, None, js=REDRAW)
         for box, field in ((self._system, "system_prompt"), (self._name, "user_name"), (self._persona, "persona")):
             box.blur(self._keeper(field), [session, box, self._filled], [self._filled], **quiet)
-        moved = self._view.moved(self.state, [session], self.outputs, trigger_mode="always_last", js=SESSION_JS, **quiet)
+        moved = self._view.moved(self.state, [session], self.outputs, trigger_mode="always_last", js=FORM_IS_ASKED, **quiet)
         moved.then(None, None, None, js=FORM_IS_FILLED)
 
         self._page.follows.append(([self._about], self._lines))

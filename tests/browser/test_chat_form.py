@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from typing import Any
 
@@ -111,3 +112,28 @@ def test_undoing_the_trash_brings_the_form_back_too(open_app: Open, app: Running
     wait_until(lambda: box.input_value() == "FFF", what="F's prompt")
     page.get_by_role("button", name="Undo").click()
     wait_until(lambda: box.input_value() == "EEE", what="E's prompt after the undo")
+
+
+def test_a_form_that_is_filled_twice_takes_no_words_between(open_app: Open, app: RunningApp) -> None:
+    """On a slow machine the first filling gave the form free, and the second wiped the prompt that was typed between them."""
+    page = open_form(open_app)
+    new_chat(page)
+    page.wait_for_load_state("networkidle")
+    asked: list[float] = []
+
+    def slowly(route: Any) -> None:
+        asked.append(time.monotonic())
+        page.wait_for_timeout(700)
+        route.continue_()
+
+    page.route("**/queue/join*", slowly)
+    page.evaluate("window.colloquyChat.dispatchEvent(new Event('opened'))")
+    wait_until(lambda: page.wait_for_timeout(20) or asked, what="the first filling to be asked for")
+    page.evaluate("window.colloquyChat.dispatchEvent(new Event('opened'))")
+    page.wait_for_function("!document.querySelector('#chat-form').inert")
+    assert len(asked) == 2
+    box = page.locator("#system-prompt textarea")
+    box.fill("GGG")
+    page.unroute("**/queue/join*")
+    page.wait_for_timeout(500)
+    assert box.input_value() == "GGG"

@@ -19,11 +19,15 @@ export function follow(moved) {
   });
 }
 
-/** Once for all that happens in one go. Until the form is filled, which ends `inert`, nobody can type into the other chat's. */
+/**
+ * Once for all that happens in one go. Until the form is filled, which ends `inert`, nobody can type into the other chat's. `moves`
+ * counts, so that a filling which was asked for before the newest move does not end it: the next one would wipe what was typed.
+ */
 function soon() {
   const form = document.getElementById("chat-form");
   if (!form) return; // a page that shows the chat alone
   form.inert = true;
+  form.dataset.moves = String(Number(form.dataset.moves ?? 0) + 1);
   clearTimeout(timer);
   timer = setTimeout(() => tell(), 0);
 }
