@@ -193,6 +193,12 @@ def test_a_processor_with_amx_gets_all_but_that_and_others_what_they_have() -> N
         "-DGGML_NATIVE=off", "-DGGML_AVX512=on", "-DGGML_AVX512_BF16=on", "-DGGML_AVX512_VBMI=on"]
 
 
+def test_a_person_who_names_the_processor_gets_nothing_of_ours_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "processor", lambda: "flags : avx2 avx512f amx_tile")
+    assert "AVX512" in build_variables("cpu", LINUX, {"CMAKE_ARGS": "-DX=1"})["CMAKE_ARGS"]
+    assert build_variables("cpu", LINUX, {"CMAKE_ARGS": "-DGGML_NATIVE=off"})["CMAKE_ARGS"] == "-DGGML_NATIVE=off"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_build_that_the_processor_ends_is_a_failed_one_and_says_what_to_do(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

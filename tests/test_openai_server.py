@@ -261,6 +261,11 @@ def test_entries_are_models_of_the_catalog_and_broken_ones_say_why(tmp_path: Pat
         ("b", "ftp://x"), ("c", "NOT_SET"), ("far (4)", "earlier"), ("d", "password"), ("e", "modle"), ("f", "'big'"),
         ("m", "base_url"))] == [True] * 7
     assert not problems["far"] and not problems["org/Model-70B"]
+    (tmp_path / "far.gguf").write_bytes(b"GGUF")
+    servers_file(tmp_path, good, good | {"name": "Far"}, good | {"name": "far (server)"})
+    named = sorted(found.name for found in catalog.list() if found.format == "server")
+    assert named == ["Far (2)", "far (server)", "far (server) (server)"], "none is left out for its name"
+    (tmp_path / "far.gguf").unlink()
     assert catalog.find("far").format == "server"
     file.write_text("servers: [")
     assert "not valid YAML" in next(found.problem for found in catalog.list() if found.name == "servers.yaml")

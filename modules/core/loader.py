@@ -86,6 +86,11 @@ class ModelFile:
     problem: str = ""
     source: str = ""
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights on this machine, which take memory here; echo has none, a server's are elsewhere."""
+        return self.format not in ("echo", "server")
+
 
 @dataclass(frozen=True)
 class ModelFacts:

@@ -90,8 +90,10 @@ def build_variables(backend: str, tools: Tools, environ: Mapping[str, str]) -> d
 
     The number of compilers at once is bounded by memory: a machine that runs out of it kills the build, or the session.
     """
-    flags = " ".join([backend_flags(backend, tools), *processor_flags(processor())]).strip()
     own = environ.get("CMAKE_ARGS", "")
+    # Who says what the build is for says all of it: what we list of the processor may be what ended it.
+    ours = [] if "GGML_NATIVE" in own else processor_flags(processor())
+    flags = " ".join([backend_flags(backend, tools), *ours]).strip()
     variables = {"CMAKE_ARGS": f"{flags} {own}".strip()}
     if "CMAKE_BUILD_PARALLEL_LEVEL" not in environ:
         each = (4 if backend in ("cuda", "rocm") else 1.5) * GIGABYTE

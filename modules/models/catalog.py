@@ -50,8 +50,8 @@ class Catalog:
                 name = _free_name(item, named)
                 named[name.lower()] = replace(self._read[item.path][1], name=name, source=item.source)
             for file in self._remote():
-                name = file.name if file.name.lower() not in named else f"{file.name} (server)"
-                named.setdefault(name.lower(), replace(file, name=name))
+                name = _first_free([file.name, f"{file.name} (server)"], named)
+                named[name.lower()] = replace(file, name=name)
             return sorted(named.values(), key=lambda file: file.name.lower())
 
     def find(self, name: str) -> ModelFile:
@@ -124,8 +124,13 @@ def _free_name(item: Candidate, taken: dict[str, ModelFile]) -> str:
     relative = PurePosixPath(item.path.relative_to(item.root).as_posix())
     relative = relative if relative.name else PurePosixPath(item.path.name)
     names = [item.label] if item.label else [plain_name(relative, is_file=item.is_file), str(relative)]
-    names += [f"{names[0]} ({n})" for n in range(2, len(taken) + 3)]
-    return next(name for name in names if name.lower() not in taken)
+    return _first_free(names, taken)
+
+
+def _first_free(names: Sequence[str], taken: dict[str, ModelFile]) -> str:
+    """The first of the names that is free; where none is, the first of them with a number."""
+    numbered = (f"{names[0]} ({n})" for n in range(2, len(taken) + 3))
+    return next(name for name in (*names, *numbered) if name.lower() not in taken)
 
 
 def _refusal(name: str, files: Sequence[ModelFile]) -> str:

@@ -72,7 +72,7 @@ def sentence(file: ModelFile) -> str:
 
 def introduction(file: ModelFile) -> str:
     """`A fine-tune of Mistral with 7.2 billion parameters, made for chat.` The header goes before the name."""
-    if file.problem or file.format in ("echo", "server"):
+    if file.problem or not file.has_weights:
         return ""
     named = decode(file.name)
     n_params = file.n_params or named.n_params
@@ -102,7 +102,7 @@ def advice(file: ModelFile, files: Sequence[ModelFile], specs: dict[str, LoaderS
 
     specs: the loader of each file by its name; a file without one is not spoken of.
     """
-    if file.format in ("echo", "server") or file.name not in specs:
+    if not file.has_weights or file.name not in specs:
         return ""
     needs, context = _needs(file, specs[file.name], free_ram, free_vram)
     parts = [f"Loading it takes about {size_words(needs.total_bytes)}: weights {size_words(needs.weights_bytes)}, a context of "

@@ -82,7 +82,7 @@ def default_options(file: ModelFile, spec: LoaderSpec, free_ram: int, free_vram:
     layers is unknown the loader's own choice stays: there may be a GPU that nvidia-smi does not see."""
     options: dict[str, Any] = {}
     knobs = spec.options
-    if "context" in knobs and file.format != "server":
+    if "context" in knobs and file.has_weights:
         options["context"] = _within(knobs["context"], _fitting_context(file, spec, max(free_ram, free_vram)))
     if "gpu_layers" in knobs and free_vram and file.layers:
         needs = forecast(file, {name: knob.default for name, knob in knobs.items()} | options)

@@ -250,7 +250,8 @@ def _about(file: ModelFile, files: list[ModelFile], loader: LoaderSpec) -> str:
 def _row(file: ModelFile) -> list[str]:
     parameters = f"{file.n_params / 1e9:.1f} B" if file.n_params >= 1e9 else f"{file.n_params / 1e6:.1f} M"
     parameters = parameters if file.n_params else ""
-    return [file.name, file.format, explain.size_words(file.size_bytes) if file.size_bytes else "", parameters, file.quantization,
+    size = explain.size_words(file.size_bytes) if file.has_weights else ""
+    return [file.name, file.format, size, parameters, file.quantization,
             str(file.trained_context or ""), file.architecture, explain.sentence(file)]
 
 
