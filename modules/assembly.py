@@ -16,6 +16,7 @@ from .chat import ChatService
 from .core.errors import AppError
 from .core.settings import Settings
 from .engine import Engine, Held, LoadState
+from .jobs import Jobs
 from .models.catalog import Catalog
 from .models.other_programs import usual_places
 from .notebook import Notebook
@@ -42,6 +43,7 @@ class Services:
     replies: Replies
     chat: ChatService
     notebook: Notebook
+    jobs: Jobs
     instance: str
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _stands_in: bool = False
@@ -59,6 +61,7 @@ class Services:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.jobs.close()
         await self.engine.close()
         await self.replies.close()
         await self.notebook.close()
@@ -145,6 +148,7 @@ def make_services(settings: Settings, root: Path) -> Services:
     replies = Replies(engine, store, instance)
     chat = ChatService(engine, store, sessions, store.cards, replies)
     notebook = Notebook(engine, store, sessions, instance)
-    services = Services(settings, store, engine, sessions, replies, chat, notebook, instance)
+    jobs = Jobs(changed=engine.watch.touch)  # the pages follow both by one socket
+    services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, instance)
     engine.on_loaded = services.remember
     return services

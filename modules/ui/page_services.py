@@ -12,6 +12,7 @@ from ..chat import ChatService
 from ..core.character import Character
 from ..core.params import GenerationParams
 from ..engine import Engine
+from ..jobs import Jobs
 from ..notebook import Notebook
 from ..sessions import Sessions
 from ..store.cards import Cards
@@ -31,6 +32,7 @@ class PageServices:
     notebook: Notebook
     presets: Presets
     cards: Cards
+    jobs: Jobs
     build_report: Path
 
     @property
