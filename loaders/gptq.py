@@ -76,7 +76,7 @@ def _model(checkpoint: Checkpoint, config: Any, packing: Packing, options: dict[
 
     if options["kernel"] == "gptqmodel":
         progress(0.08, "Loading weights with GPTQModel")
-        return gptqmodel.build(checkpoint, dtype, device, f"{packing} on {device}")
+        return gptqmodel.build(checkpoint, config, dtype, device, f"{packing} on {device}")
 
     def make(layer: Any) -> Any:
         return (linear.int4(layer) if options["kernel"] == "int4" else None) or linear.dense(layer, dtype)

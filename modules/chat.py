@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from .answering import Answerer, Answering
 from .core.conversation import GREETING, Conversation, Node
 from .core.errors import BadRequest, Conflict, NotFound
 from .core.messages import Message, message
@@ -23,6 +24,7 @@ from .text.character_text import character_messages, greetings
 MAX_MESSAGE_CHARACTERS = 1_000_000
 MAX_NAME_CHARACTERS = 200
 TITLE_CHARACTERS = 60
+MAX_BEGUN = 1000  # sessions of which it is known which chat their first message began
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class ChatService:
         self._sessions = sessions
         self._cards = cards
         self._replies = replies
+        self._answering = Answering(engine)
         self._begun: dict[str, str] = {}  # by session, the chat that its first message made of an empty one
 
     # What the page shows
@@ -112,7 +115,10 @@ class ChatService:
                 place = _place(chat)
             parent = under
         else:
-            conversation = self._begun[session] = await self._begin(state, title=_title(text))
+            conversation = await self._begin(state, title=_title(text))
+            self._begun[session] = conversation
+            if len(self._begun) > MAX_BEGUN:
+                del self._begun[next(iter(self._begun))]
             parent = (await self._sessions.get(session)).head
         said = message("user", text, name=state.user_name or None)
         user = await asyncio.to_thread(self._store.chats.add, conversation, parent, said, owner=state.owner)
@@ -120,16 +126,22 @@ class ChatService:
         reply = await self._reply(state, under=user.id)
         return Turn(user, reply.node, reply.run)
 
-    async def regenerate(self, session: str, node: int) -> Turn:
+    async def regenerate(self, session: str, node: int, *, model: str = "") -> Turn:
         state = await self._sessions.get(session)
         tree = await self._tree(state.conversation, state.owner)
-        place = tree.path(node)[-1]
-        under = place.id if place.message.role == "user" else place.parent
-        if under is None:
-            raise BadRequest("A greeting cannot be written again; send a message first.")
+        under = _asked_by(tree, node)
         self._replace(tree, node)
-        reply = await self._reply(state, under=under)
+        if model:
+            await self._answering.ready(model)
+        reply = await self._reply(replace(state, model=model or state.model), under=under)
         return Turn(None, reply.node, reply.run)
+
+    async def answerers(self, session: str, node: int) -> tuple[Node, Sequence[Answerer]]:
+        state = await self._sessions.get(session)
+        tree = await self._tree(state.conversation, state.owner)
+        path, opening = tree.path(_asked_by(tree, node)), await self._opening(state)
+        return tree.nodes[node], await self._answering.answerers(
+            lambda model: self._replies.request(replace(state, model=model), path, opening))
 
     async def continue_reply(self, session: str, node: int) -> Turn:
         state = await self._sessions.get(session)
@@ -304,6 +316,15 @@ class ChatService:
             return [message("system", chat.system_prompt)] if chat.system_prompt.strip() else []
         return character_messages(chat.card, user=state.speaker, persona=state.persona, system_prompt=chat.system_prompt,
                                   now=datetime.fromtimestamp(chat.created), seed=int(chat.id[:8], 16))
+
+
+def _asked_by(tree: Conversation, node: int) -> int:
+    """The message that the reply at this place answers; raises BadRequest where there is none."""
+    place = tree.path(node)[-1]
+    under = place.id if place.message.role == "user" else place.parent
+    if under is None:
+        raise BadRequest("A greeting cannot be written again; send a message first.")
+    return under
 
 
 def _check_text(text: str) -> None:

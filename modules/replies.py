@@ -113,7 +113,7 @@ class Replies:
                 task.add_done_callback(lambda _: self._endings.pop(node.id))
 
         try:
-            request = self._request(state, path, opening, going_on)
+            request = self.request(state, path, opening, going_on)
             header = {"node": node.id, "conversation": node.conversation, "instance": self._instance}
             stream.writer = self._writers[run_id] = await asyncio.to_thread(self._journal.open, run_id, header)
             self._engine.start(request, listener=listener, run_id=run_id)
@@ -122,7 +122,8 @@ class Replies:
             return Reply(await self._finish(stream, "failed", "error", (), {"error": error.message, "code": error.code}), "")
         return Reply(node, run_id)
 
-    def _request(self, state: Session, path: Sequence[Node], opening: Sequence[Message], going_on: Node | None) -> Request:
+    def request(self, state: Session, path: Sequence[Node], opening: Sequence[Message], going_on: Node | None = None) -> Request:
+        """What the session's model is asked at the path's end, or the one used last where that is not loaded."""
         nodes = [*path, going_on] if going_on else list(path)
         nodes = [node for node in nodes if node.message.content or node is going_on]
         messages = [*opening, *(node.message for node in nodes)]

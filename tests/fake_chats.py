@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from modules.answering import Answerer
 from modules.core.conversation import Conversation, Node
 from modules.core.errors import BadRequest, NotFound
 from modules.core.events import Started
@@ -119,7 +120,10 @@ class FakeChats:
         self.sessions[session] = chat, node.id
         return TurnDone(user, node, run.id)
 
-    async def regenerate(self, session: str, node: int) -> TurnDone:
+    async def answerers(self, session: str, node: int) -> tuple[Node, list[Answerer]]:
+        return self.nodes[node], []
+
+    async def regenerate(self, session: str, node: int, *, model: str = "") -> TurnDone:
         return self.reply(session, self.nodes[node].conversation, self.nodes[node].parent)
 
     async def continue_reply(self, session: str, node: int) -> TurnDone:

@@ -90,11 +90,18 @@ def test_other_widths_unpack_exactly_or_ask_for_gptqmodel(pack: Callable[..., tu
 
 
 @pytest.mark.skipif(not gptqmodel.is_installed(), reason="GPTQModel is not installed (requirements-gptq.txt)")
-@pytest.mark.parametrize("name", ["symmetric", "act-order", "no g_idx", "quantize_config.json", "AWQ"])
+@pytest.mark.parametrize("name", [name for name in (*STYLES, *WIDTHS) if name != "one group"])
 def test_gptqmodel_gives_the_same_numbers(pack: Callable[..., tuple[Path, Path]], name: str) -> None:
-    packed, plain = pack(STYLES[name])
+    packed, plain = pack({**STYLES, **WIDTHS}[name])
     wanted = rows_of(load(plain, transformers_hf.SPEC, dtype="float32"))
     assert abs(rows_of(load(packed, kernel="gptqmodel", dtype="bfloat16")) - wanted).max() < 0.1 * abs(wanted).max()
+
+
+@pytest.mark.skipif(not gptqmodel.is_installed(), reason="GPTQModel is not installed (requirements-gptq.txt)")
+def test_what_its_kernel_refuses_is_told(pack: Callable[..., tuple[Path, Path]]) -> None:
+    packed, _ = pack(STYLES["one group"])
+    with pytest.raises(LoadFailed, match="expect qGroupSize"):
+        load(packed, kernel="gptqmodel", dtype="bfloat16")
 
 
 def test_a_packed_model_takes_a_quarter_of_the_memory_and_is_listed_with_its_loader(

@@ -43,7 +43,7 @@ def layer(*ours: str, theirs: str = "", inside: str = "") -> Layer:
 CORE = "modules.core"
 BELOW_ENGINE = ("modules.text", "modules.sampling", "modules.models", "modules.store", CORE)
 ENGINE = ("modules.engine", "modules.jobs", "modules.registry", "modules.worker")
-CHAT = ("modules.chat", "modules.notebook", "modules.replies", "modules.saving", "modules.sessions")
+CHAT = ("modules.answering", "modules.chat", "modules.notebook", "modules.replies", "modules.saving", "modules.sessions")
 EDGE = (*CHAT, *ENGINE, *BELOW_ENGINE)
 # The routes of the page and what they are cut into: the only files of the page that see requests.
 ROUTES = ("routes", "model_routes", "notebook_routes", "requests", "static_files")
@@ -58,6 +58,7 @@ LAYERS: dict[str, Layer] = {
     "modules.engine": layer(*ENGINE, *BELOW_ENGINE, inside="numpy psutil"),
     "modules.registry": layer(*ENGINE, *BELOW_ENGINE),
     "modules.worker": layer(*ENGINE, *BELOW_ENGINE, theirs="numpy psutil"),
+    "modules.answering": layer(*EDGE),
     "modules.chat": layer(*EDGE),
     "modules.jobs": layer(CORE),
     "modules.notebook": layer(*EDGE),

@@ -86,7 +86,7 @@ def _message_json(view: ChatView, node: Node, html: str, reasoning: str) -> dict
         "id": node.id, "parent": node.parent, "role": message.role, "html": html,
         "name": message.name or view.names.get(message.role) or message.role.capitalize(),
         "status": node.status, "finish": node.finish, "siblings": list(view.siblings.get(node.id, (node.id,))),
-        "model": node.model, "created": node.created}
+        "created": node.created}
     if node.status == "streaming":
         facts["run"] = node.run
     if reasoning:
@@ -103,6 +103,8 @@ def _message_json(view: ChatView, node: Node, html: str, reasoning: str) -> dict
 def _stats(node: Node) -> dict[str, Any]:
     """The numbers under a reply, named as a live run's status names them."""
     stats = {key: node.stats[key] for key in STATS if node.stats.get(key)}
+    if node.model:
+        stats["model"] = node.model
     if node.stats.get("completion_tokens"):
         stats["tokens"] = node.stats["completion_tokens"]
     if node.stats.get("tokens_per_second"):

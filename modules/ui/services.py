@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
+from ..answering import Answerer
 from ..core.conversation import Node
 from ..core.events import Event
 
@@ -84,11 +85,16 @@ class Chats(Protocol):
         nothing could be saved.
         """
 
-    async def regenerate(self, session: str, node: int) -> Turn:
+    async def regenerate(self, session: str, node: int, *, model: str = "") -> Turn:
         """A new version beside the assistant message `node`; under a user message `node`, its (next) reply.
+
+        model: who writes this version alone, loaded first where it is not; the session's own choice stays.
 
         As with `continue_reply` and with an `edit` that resends, what is being written in or below `node` is stopped and kept.
         """
+
+    async def answerers(self, session: str, node: int) -> tuple[Node, Sequence[Answerer]]:
+        """The message `node`, and who could write a version beside it: the loaded models first."""
 
     async def continue_reply(self, session: str, node: int) -> Turn:
         """A version that begins with the text of `node` and goes on; the reply node's message holds that text from the start."""

@@ -1,5 +1,6 @@
 // The open chat: its messages, the runs it follows, and every action on it. One for the page; views listen to its events.
 
+import { answerAgain } from "./answer_again.js";
 import { get, post } from "./api.js";
 import { copyText, h } from "./dom.js";
 import { holdFocus } from "./focus.js";
@@ -31,6 +32,7 @@ export class Conversation extends EventTarget {
     this.element.addEventListener("click", jumpToFootnote);
     this.actions = {
       regenerate: (view) => this.turn("regenerate", { node: view.facts.id }),
+      again: (view) => answerAgain(this, view),
       continue: (view) => this.turn("continue", { node: view.facts.id }),
       choose: (view, node) => this.turn("choose", { node }),
       copy: (view) => this.copy(view),

@@ -171,6 +171,7 @@ export class MessageView {
       buttons.push(iconButton("edit", "Edit", () => act.edit(this)));
       if (role === "assistant" && this.facts.parent !== null) {
         buttons.push(iconButton("redo", "Regenerate", () => act.regenerate(this)));
+        buttons.push(iconButton("swap", "Answer again with another model", () => act.again(this)));
       }
       if (role === "assistant") buttons.push(iconButton("more", "Continue this reply", () => act.continue(this)));
       buttons.push(iconButton("branch", "Branch from here", () => act.branch(this)));
@@ -223,10 +224,11 @@ function thought(seconds) {
   return seconds ? `Thought for ${seconds} s` : "Thoughts";
 }
 
-/** "31.2 tokens/s · 210 tokens · 1,034 of 8,192 context", with ≈ where the numbers are estimates */
+/** "starter · 31.2 tokens/s · 210 tokens · 1,034 of 8,192 context", with ≈ where the numbers are estimates */
 function numbers(stats) {
   const parts = [];
   const about = stats.is_estimate ? "≈ " : "";
+  if (stats.model) parts.push(stats.model);
   if (stats.speed) parts.push(`${about}${stats.speed} tokens/s`);
   if (stats.tokens) parts.push(about + count(stats.tokens, "token"));
   if (stats.context && stats.prompt_tokens) {

@@ -28,8 +28,11 @@ function connect() {
 }
 
 function take(message) {
-  if (message !== last) told.changed();
+  const { what, load } = JSON.parse(message);
+  const news = JSON.stringify(what);
+  document.dispatchEvent(new CustomEvent("modelload", { detail: load })); // for whoever waits for it in the chat
+  if (news !== last) told.changed();
   else if (document.hidden) hasMissed = true; // nobody sees it
   else told.progress();
-  last = message;
+  last = news;
 }

@@ -25,7 +25,7 @@ export function complain(error) {
   notices.append(line);
 }
 
-/** Say what was done, with a button that takes it back. */
+/** Say what was done, with a button that takes it back. It does not go while the pointer or the keyboard is on it. */
 export function offerUndo(text, undo) {
   const line = h("div", { class: "notice", role: "status" }, h("span", { text }));
   const take = async () => {
@@ -38,7 +38,15 @@ export function offerUndo(text, undo) {
   };
   line.append(textButton("Undo", take), iconButton("close", "Dismiss", () => remove(line)));
   notices.append(line);
-  setTimeout(() => remove(line), UNDO_SECONDS * 1000);
+  let timer = setTimeout(() => remove(line), UNDO_SECONDS * 1000);
+  const hold = () => clearTimeout(timer);
+  const letGo = (event) => {
+    if (line.matches(":hover") || line.contains(event.relatedTarget)) return;
+    hold();
+    timer = setTimeout(() => remove(line), UNDO_SECONDS * 1000);
+  };
+  for (const name of ["pointerenter", "focusin"]) line.addEventListener(name, hold);
+  for (const name of ["pointerleave", "focusout"]) line.addEventListener(name, letGo);
 }
 
 /** Run it; what it throws is shown as a line and loses nothing. Returns whether it worked. */
