@@ -20,8 +20,9 @@ class Options(CommonOptions):
     dtype: str = setting("choice", "auto", "Number format", "Of weights and KV cache. auto: the checkpoint's own on a GPU; on a "
                          "CPU float32, or bfloat16 for larger half-precision models where the CPU computes in it.",
                          choices=("auto", "float32", "bfloat16", "float16"))
-    quantization: str = setting("choice", "none", "Quantization", "Shrinks the weights while loading, with bitsandbytes: 4bit is "
-                                "nf4 with double quantization.", choices=("none", "8bit", "4bit"))
+    quantization: str = setting("choice", "none", "Quantization", "Shrinks the weights while loading: 8bit and 4bit (nf4 with "
+                                "double quantization) with bitsandbytes, int8 with torchao: each row of 8-bit numbers has one "
+                                "scale, activations stay as they are.", choices=("none", "8bit", "4bit", "int8"))
     compute_dtype: str = setting("choice", "auto", "4-bit number format", "In which 4-bit weights are computed; auto is the "
                                  "number format.", choices=("auto", "float32", "bfloat16", "float16"))
 

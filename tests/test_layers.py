@@ -20,8 +20,8 @@ SKIPPED_FOLDERS = {".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache",
                    "wheels"}
 CODE_SUFFIXES = {".py", ".js", ".mjs", ".css", ".sh"}
 MAX_LINES = 350
-TORCH = {"torch", "transformers", "tokenizers", "safetensors", "accelerate", "bitsandbytes", "peft", "sentencepiece",
-         "huggingface_hub"}
+TORCH = {"torch", "transformers", "tokenizers", "safetensors", "accelerate", "bitsandbytes", "peft", "torchao",
+         "sentencepiece", "huggingface_hub"}
 
 
 @dataclass(frozen=True)

@@ -229,9 +229,11 @@ def test_facts_are_those_of_tokenizer_and_configuration(model: Loader) -> None:
     assert facts.options["context"] == 8192 and facts.options["dtype"] == "float32" and facts.memory_bytes > 1_000_000
 
 
-@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
-@pytest.mark.parametrize(("kind", "share"), [("8bit", 0.75), ("4bit", 0.6)])
-def test_bitsandbytes_shrinks_the_weights_and_still_generates(model: Loader, folder: Path, kind: str, share: float) -> None:
+@pytest.mark.parametrize(("kind", "share"), [("8bit", 0.75), ("4bit", 0.6), ("int8", 0.75)])
+def test_quantization_shrinks_the_weights_and_still_generates(model: Loader, folder: Path, kind: str, share: float) -> None:
+    package = "torchao" if kind == "int8" else "bitsandbytes"
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
     small = load(folder, quantization=kind)
     assert small.facts.memory_bytes < share * model.facts.memory_bytes
     assert small.facts.options["quantization"] == kind

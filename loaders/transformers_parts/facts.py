@@ -29,7 +29,17 @@ def describe(tokenizer: Any, text: TokenText, forward: Forward, options: dict[st
         bos_text=tokenizer.bos_token or "", eos_text=tokenizer.eos_token or "", add_bos=text.adds_bos(bos_id),
         eog_ids=end_ids(tokenizer, text, forward.model, template, vocab_size),
         special_tokens={id_: spelling for id_, spelling in text.control.items() if id_ < vocab_size}, features=FEATURES,
-        options={**options, "context": context}, memory_bytes=int(forward.model.get_memory_footprint()), device=options["device"])
+        options={**options, "context": context}, memory_bytes=_held_bytes(forward.model), device=options["device"])
+
+
+def _held_bytes(model: Any) -> int:
+    """Bytes of weights and buffers. What torchao packs says the size of the numbers it stands for, so its parts are counted."""
+    def size(tensor: Any) -> int:
+        if hasattr(tensor, "__tensor_flatten__"):
+            return sum(size(getattr(tensor, part)) for part in tensor.__tensor_flatten__()[0])
+        return int(tensor.nbytes)
+
+    return sum(size(tensor) for tensor in (*model.parameters(), *model.buffers()))
 
 
 def end_ids(tokenizer: Any, text: TokenText, model: Any, template: str, vocab_size: int) -> tuple[int, ...]:

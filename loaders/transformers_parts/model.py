@@ -110,17 +110,22 @@ def choose_dtype(wanted: str, checkpoint: Checkpoint, config: Any, device: str) 
 
 
 def quantization_config(kind: str, compute_dtype: Any, checkpoint: Checkpoint) -> Any | None:
-    """What bitsandbytes is told, or None for 'none'."""
+    """What bitsandbytes or torchao is told, or None for 'none'."""
     if kind == "none":
         return None
     if checkpoint.quantization:
         raise LoadFailed(f"This model is already quantized ({checkpoint.quantization}); load it with quantization none.",
                          param="quantization")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise LoadFailed("8-bit and 4-bit need bitsandbytes: run pip install bitsandbytes, or load with quantization none.",
+    package = "torchao" if kind == "int8" else "bitsandbytes"
+    if importlib.util.find_spec(package) is None:
+        raise LoadFailed(f"{kind} needs {package}: run pip install {package}, or load with quantization none.",
                          param="quantization")
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig, TorchAoConfig
 
+    if kind == "int8":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
     if kind == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     # Always double quantization: without it bitsandbytes 0.50 corrupts the weights on AVX512-BF16 CPUs when they are read back.

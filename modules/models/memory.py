@@ -24,7 +24,7 @@ CACHE_BYTES: dict[str, float] = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32,
                                  "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32}
 
 # bytes a weight in the number formats that a loader can bring weights into; scales are counted with the quantized ones
-WEIGHT_BYTES: dict[str, float] = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1.1, "4bit": 0.6}
+WEIGHT_BYTES: dict[str, float] = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1.1, "int8": 1.1, "4bit": 0.6}
 
 
 @dataclass(frozen=True)
