@@ -21,6 +21,7 @@ from .models.catalog import Catalog
 from .models.other_programs import usual_places
 from .notebook import Notebook
 from .replies import Replies
+from .saved_options import SavedOptions
 from .sessions import Sessions
 from .store.database import Store
 
@@ -44,6 +45,7 @@ class Services:
     chat: ChatService
     notebook: Notebook
     jobs: Jobs
+    saved_options: SavedOptions
     instance: str
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _stands_in: bool = False
@@ -83,7 +85,7 @@ class Services:
             self._stands_in = name != names[0]
             try:
                 await self.engine.load(name, loader=self.settings.loader or str(saved.get("loader", "")),
-                                       options=saved.get("options") or {})
+                                       options=saved.get("options") if saved else None)
                 return
             except AppError as error:
                 log.warning("%s was not loaded: %s", name, error.message)
@@ -149,6 +151,7 @@ def make_services(settings: Settings, root: Path) -> Services:
     chat = ChatService(engine, store, sessions, store.cards, replies)
     notebook = Notebook(engine, store, sessions, instance)
     jobs = Jobs(changed=engine.watch.touch)  # the pages follow both by one socket
-    services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, instance)
+    saved_options = engine.saved_options = SavedOptions(store.keyvalue, engine.loaders)
+    services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, saved_options, instance)
     engine.on_loaded = services.remember
     return services

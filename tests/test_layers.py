@@ -42,7 +42,7 @@ def layer(*ours: str, theirs: str = "", inside: str = "") -> Layer:
 
 CORE = "modules.core"
 BELOW_ENGINE = ("modules.text", "modules.sampling", "modules.models", "modules.store", CORE)
-ENGINE = ("modules.engine", "modules.jobs", "modules.registry", "modules.worker")
+ENGINE = ("modules.engine", "modules.jobs", "modules.registry", "modules.saved_options", "modules.worker")
 CHAT = ("modules.answering", "modules.chat", "modules.notebook", "modules.replies", "modules.saving", "modules.sessions")
 EDGE = (*CHAT, *ENGINE, *BELOW_ENGINE)
 # The routes of the page and what they are cut into: the only files of the page that see requests.
@@ -61,6 +61,7 @@ LAYERS: dict[str, Layer] = {
     "modules.answering": layer(*EDGE),
     "modules.chat": layer(*EDGE),
     "modules.jobs": layer(CORE),
+    "modules.saved_options": layer("modules.store", CORE),
     "modules.notebook": layer(*EDGE),
     "modules.replies": layer(*EDGE),
     "modules.saving": layer(),

@@ -33,13 +33,14 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.post("/model/load")
     async def load(http: Request) -> dict[str, Any]:
-        """Load `model_name`; `loader` and `options` are optional. Answers when it is loaded."""
+        """Load `model_name`; `loader` and `options` are optional, without `options` those saved for the model are used. Answers
+        when it is loaded."""
         body = await read_body(http)
         refuse_unknown(body, "model_name", "loader", "options")
         name = field(body, "model_name", str, "")
         if not name:
             raise BadRequest("model_name is missing; GET /v1/internal/model/list names the models.", param="model_name")
-        return _info(await engine.load(name, loader=field(body, "loader", str, ""), options=field(body, "options", dict, {})))
+        return _info(await engine.load(name, loader=field(body, "loader", str, ""), options=field(body, "options", dict)))
 
     @router.post("/model/unload")
     async def unload(http: Request) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..core.events import Event, Finished, Request, Started, Timings, Usage
 from ..core.loader import LoaderSpec, ModelFile, Token
 from ..core.params import ignored_params
 from ..models.catalog import Catalog
+from ..saved_options import SavedOptions
 from ..text.splitter import Splitter, starts_inside
 from ..text.template import TemplateRenderer
 from .generation import Generation, unforeseen
@@ -42,6 +43,7 @@ class Engine:
         self.loaders = dict(loaders)
         self.watch = LoadWatch()
         self.on_loaded: Callable[[Held], None] | None = None
+        self.saved_options: SavedOptions | None = None
         self._max_queue = max_queue
         self._renderer = TemplateRenderer()
         self._held: dict[str, Held] = {}
@@ -65,9 +67,16 @@ class Engine:
         """Load a model by its catalog name or path; progress is told by `watch`. is_patient: a model that has to make room in
         memory first ends its replies instead of dropping them.
 
+        Where no options are given, not even none, those that `saved_options` has for the model are taken, and without a loader
+        theirs.
+
         Raises NotFound, LoadFailed, OutOfMemory, WorkerDied, Conflict while another load runs, Cancelled after `cancel_load`.
         """
         file = await asyncio.to_thread(self.catalog.find, name)
+        if options is None and self.saved_options is not None:
+            saved = await self.saved_options.get(file.name)
+            if saved is not None and loader in ("", saved.loader):
+                loader, options = saved.loader, saved.options
         held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient)
         if self.on_loaded is not None:
             self.on_loaded(held)

@@ -11,8 +11,11 @@ import gradio as gr
 
 from .. import registry
 from ..core.errors import AppError, Cancelled
+from ..core.knobs import Knob
 from ..core.loader import LoaderSpec, ModelFile
+from ..engine import Held
 from ..models import explain, memory
+from ..saved_options import Saved
 from .page_frame import Page
 from .scripted import edits
 from .widgets import read, shown, widget
@@ -58,6 +61,9 @@ class ModelTab:
             self._edits = edits(FIELDS)
             self._by_hand = gr.Dropdown(label="Set by hand", choices=[], value=[], multiselect=True, interactive=True,
                                         info="Taken out of here, an option is left to the machine again.", elem_id="by-hand")
+            self._kept = gr.Textbox(label="Saved for this model", interactive=False, visible=False, lines=1, max_lines=6,
+                                    elem_id="options-kept")
+            self._forget = gr.Button("Forget saved options", size="sm", visible=False, elem_id="options-forget")
             for name, spec in self._engine.loaders.items():
                 with gr.Group(visible=False) as group:
                     self._options[name] = {option: widget(knob, elem_id=f"{FIELDS}{name}-{option}")
@@ -79,8 +85,16 @@ class ModelTab:
     @property
     def outputs(self) -> list[Any]:
         """What `state` fills, in order."""
-        return [*self._shows, self._problem, self._table, self._empty, self._model, self._loader, self._why,
-                *self._groups.values()]
+        return [*self._shows, self._problem, self._table, self._empty, self._model, *self._chosen]
+
+    @property
+    def _chosen(self) -> list[Any]:
+        """What `_choice` and `_as_saved` fill together, in order."""
+        return [self._loader, self._why, *self._groups.values(), *self._saved_shows]
+
+    @property
+    def _saved_shows(self) -> list[Any]:
+        return [self._kept, self._forget, self._by_hand, *self._fields().values()]
 
     async def state(self, _: str = "") -> list[Any]:
         """The list of models and what is loaded, read now."""
@@ -93,25 +107,26 @@ class ModelTab:
         empty = "No models yet. Put a GGUF file or a folder with safetensors into one of the model folders, then press Refresh."
         return [*await self._now(), gr.update(visible=bool(report), value=problem), [_row(file) for file in files],
                 gr.update(visible=not files, value=empty), gr.update(choices=[file.name for file in files], value=chosen),
-                *await self._choice(chosen, "")]
+                *await self._choice(chosen, ""), *await self._as_saved(chosen)]
 
     def wire(self) -> None:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        choice = [self._loader, self._why, *self._groups.values()]
         widgets = [w for group in self._options.values() for w in group.values()]
         session = self._page.session
-        self._model.input(self._choose, [session, self._model], choice, **quiet).then(None, None, None, js=CHOSEN)
-        self._loader.input(self._choice, [self._model, self._loader], choice, **quiet)
+        self._model.input(self._choose, [session, self._model], self._chosen, **quiet).then(None, None, None, js=CHOSEN)
+        self._loader.input(self._choice, [self._model, self._loader], [self._loader, self._why, *self._groups.values()], **quiet)
+        self._forget.click(self._run_forget, [self._model], self._saved_shows, **quiet)
         self._refresh.click(self.state, None, self.outputs, **quiet)
-        self._table.select(self._pick, [session], [self._model, *choice], **quiet).then(None, None, None, js=CHOSEN)
+        self._table.select(self._pick, [session], [self._model, *self._chosen], **quiet).then(None, None, None, js=CHOSEN)
         self._edits.typed(self._set_by_hand, [self._by_hand], [self._by_hand], trigger_mode="multiple", **quiet)
         for field, chosen in self._fields().items():
             if isinstance(chosen, gr.Dropdown):  # no field of the browser's own
                 chosen.input(partial(self._with_field, field), [self._by_hand], [self._by_hand], **quiet)
         self._by_hand.input(self._leave, [self._by_hand], list(self._fields().values()), **quiet)
         inputs = {session, self._by_hand, self._model, self._loader, *widgets}
-        self._load.click(self._run_load, inputs, None, concurrency_limit=None, trigger_mode="multiple", **quiet).then(
-            None, None, None, js=CHOSEN)
+        loaded = self._load.click(self._run_load, inputs, [self._kept, self._forget], concurrency_limit=None,
+                                  trigger_mode="multiple", **quiet)
+        loaded.then(None, None, None, js=CHOSEN)
         self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
         self._unload.click(self._run_unload, None, None, **quiet)
         self._page.follows.append((self._shows, self._now))
@@ -125,7 +140,27 @@ class ModelTab:
         """A model that is loaded answers this tab from now on; another one does once it is loaded here."""
         if any(held.name == name for held in self._engine.models):
             await self._page.services.sessions.update(session, model=name)
-        return await self._choice(name, "")
+        return [*await self._choice(name, ""), *await self._as_saved(name)]
+
+    async def _as_saved(self, name: str | None) -> list[Any]:
+        """Updates that show what is saved for the model: a line, the button to forget it, and the options themselves."""
+        saved = await self._page.services.saved_options.get(name) if name else None
+        values = {f"{saved.loader}: {option}": value for option, value in saved.options.items()} if saved else {}
+        knobs = self._knobs()
+        return [*self._kept_lines(saved), gr.update(choices=list(values), value=list(values)),
+                *(gr.update(value=shown(knob, values.get(field, knob.default))) for field, knob in knobs.items())]
+
+    def _kept_lines(self, saved: Saved | None) -> list[Any]:
+        if saved is None:
+            return [gr.update(visible=False, value=""), gr.update(visible=False)]
+        told = [f"{option} {value}" for option, value in saved.options.items()] or ["nothing is set by hand"]
+        lines = [f"{self._engine.loaders[saved.loader].title}: {', '.join(told)}.", *saved.dropped]
+        return [gr.update(visible=True, value="\n".join(lines)), gr.update(visible=True)]
+
+    async def _run_forget(self, name: str | None) -> list[Any]:
+        if name:
+            await self._page.services.saved_options.forget(name)
+        return await self._as_saved(name)
 
     async def _choice(self, name: str | None, loader: str = "") -> list[Any]:
         """Updates of loader list, reason and option groups for a model; `loader` "" takes the one that suits it."""
@@ -137,9 +172,13 @@ class ModelTab:
         if file is None:
             return [gr.update(), gr.update(visible=True, value="This model is no longer there; press Refresh."),
                     *(gr.update() for _ in self._groups)]
+        saved = await self._page.services.saved_options.get(name)
         fitting = [spec.name for spec in self._engine.loaders.values() if spec.accepts(file) > 0]
         why = _why(file, self._engine.loaders[loader]) if loader else file.problem
-        if not loader and not file.problem:
+        if not loader and saved is not None and saved.loader in fitting:
+            loader = saved.loader
+            why = _why(file, self._engine.loaders[loader])
+        elif not loader and not file.problem:
             try:
                 loader = registry.choose(file).name
             except AppError as error:
@@ -148,18 +187,32 @@ class ModelTab:
         visible = [gr.update(visible=name == loader) for name in self._groups]
         return [gr.update(choices=fitting, value=loader or None), gr.update(visible=bool(why), value=why), *visible]
 
-    async def _run_load(self, values: Mapping[Any, Any]) -> None:
-        """Load, and say what came in the way. How it goes is shown by what follows the models, here and in every other tab."""
+    async def _run_load(self, values: Mapping[Any, Any]) -> list[Any]:
+        """Load and keep how, or say what came in the way. How it goes is shown by what follows the models, in every tab."""
         name, loader = values[self._model], values[self._loader] or ""
         if not name:
             raise gr.Error("Choose a model first.")
         try:
-            held = await self._engine.load(name, loader=loader, options=self._read_options(loader, values))
+            options = self._read_options(loader, values)
+            held = await self._engine.load(name, loader=loader, options=options)
+            await self._keep(held, options)
             await self._page.services.sessions.update(values[self._page.session], model=held.name)
         except Cancelled:
             gr.Info("Loading was cancelled.")
         except AppError as error:
             gr.Warning(error.message)
+        return self._kept_lines(await self._page.services.saved_options.get(name))
+
+    async def _keep(self, held: Held, options: dict[str, Any]) -> None:
+        """Remember how the model was loaded, where that is not what everybody gets."""
+        if options or held.spec.name != registry.choose(held.file).name:
+            await self._page.services.saved_options.save(held.name, held.spec.name, options)
+        else:
+            await self._page.services.saved_options.forget(held.name)
+
+    def _knobs(self) -> dict[str, Knob]:
+        """The options by what stands in "Set by hand"."""
+        return {f"{name}: {option}": knob for name, spec in self._engine.loaders.items() for option, knob in spec.options.items()}
 
     def _fields(self) -> dict[str, Any]:
         """The options' widgets by what stands in "Set by hand"."""
@@ -175,10 +228,8 @@ class ModelTab:
 
     def _leave(self, chosen: list[str]) -> list[Any]:
         """What is not set by hand shows its default again."""
-        knobs = {f"{name}: {option}": knob for name, spec in self._engine.loaders.items()
-                 for option, knob in spec.options.items()}
-        return [gr.skip() if field in chosen else gr.update(value=shown(knobs[field], knobs[field].default))
-                for field in self._fields()]
+        return [gr.skip() if field in chosen else gr.update(value=shown(knob, knob.default))
+                for field, knob in self._knobs().items()]
 
     def _read_options(self, loader: str, values: Mapping[Any, Any]) -> dict[str, Any]:
         """The options that were set by hand, also to their default: what is left alone is fitted to this machine."""

@@ -14,6 +14,7 @@ from ..core.params import GenerationParams
 from ..engine import Engine
 from ..jobs import Jobs
 from ..notebook import Notebook
+from ..saved_options import SavedOptions
 from ..sessions import Sessions
 from ..store.cards import Cards
 from ..store.presets import Preset, Presets
@@ -33,6 +34,7 @@ class PageServices:
     presets: Presets
     cards: Cards
     jobs: Jobs
+    saved_options: SavedOptions
     build_report: Path
 
     @property

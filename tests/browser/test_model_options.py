@@ -43,3 +43,30 @@ def remembered(app: RunningApp) -> Any:
     with closing(sqlite3.connect(f"file:{app.data_dir / 'colloquy.db'}?mode=ro", uri=True)) as database:
         row = database.execute("SELECT value FROM keyvalue WHERE key = 'last_model'").fetchone()
     return json.loads(row[0]) if row else {}
+
+
+def test_what_was_set_for_a_model_comes_back_with_it_until_it_is_forgotten(open_app: Open, app: RunningApp) -> None:
+    page = open_app()
+    page.wait_for_function("window.pageFilled === true")
+    open_tab(page, "Model")
+    choose(page, "other")
+    page.get_by_role("button", name="Loader options").click()
+    context, by_hand = page.locator("#option-echo-context input").first, page.locator("#by-hand")
+    context.fill("768")
+    by_hand.get_by_text("echo: context").wait_for()
+    page.locator("#model-load").click()
+    kept = page.locator("#options-kept textarea")
+    wait_until(lambda: kept.count() and "context 768" in kept.input_value(), what="the line of what is saved")
+    choose(page, "demo")
+    wait_until(lambda: context.input_value() != "768", what="the other model's own options")
+    assert by_hand.get_by_text("echo: context").count() == 0 and kept.count() == 0
+    page.reload()
+    page.wait_for_function("window.pageFilled === true")
+    open_tab(page, "Model")
+    choose(page, "demo")
+    choose(page, "other")
+    page.get_by_role("button", name="Loader options").click()
+    wait_until(lambda: context.input_value() == "768", what="what was set for this model")
+    page.locator("#options-forget").click()
+    wait_until(lambda: context.input_value() != "768" and by_hand.get_by_text("echo: context").count() == 0, what="the defaults")
+    app.load("demo")
