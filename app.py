@@ -38,9 +38,9 @@ def make_app(services: Services, *, key: str = "", started: Callable[[], None] =
         finally:
             await services.close()
 
-    settings = services.settings
-    page = PageServices(services.engine, services.chat, services.sessions, services.notebook, services.store.presets,
-                        services.store.cards, services.jobs, services.saved_options, ROOT / ".venv" / "llama_cpp_build.json")
+    store, settings = services.store, services.settings
+    page = PageServices(services.engine, services.chat, services.sessions, services.notebook, store.presets, store.cards,
+                        services.jobs, services.saved_options, services.downloads, ROOT / ".venv" / "llama_cpp_build.json")
     api = make_api(services.engine, lifespan=lifespan)
     api.router.routes[:0] = [*ui_routes(page), *notebook_routes(services.notebook, services.engine)]
     mount(api, page, root_path=settings.root_path)

@@ -14,10 +14,14 @@ from typing import Any
 from . import registry
 from .chat import ChatService
 from .core.errors import AppError
+from .core.knobs import TRUE
 from .core.settings import Settings
+from .downloads import Downloads
 from .engine import Engine, Held, LoadState
 from .jobs import Jobs
 from .models.catalog import Catalog
+from .models.hub import HUGGING_FACE, Hub
+from .models.hub_token import TOKEN_FILE, HubToken
 from .models.other_programs import usual_places
 from .notebook import Notebook
 from .replies import Replies
@@ -46,6 +50,7 @@ class Services:
     notebook: Notebook
     jobs: Jobs
     saved_options: SavedOptions
+    downloads: Downloads
     instance: str
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _stands_in: bool = False
@@ -55,6 +60,7 @@ class Services:
         recovered = await asyncio.to_thread(self.store.recover, lambda instance: instance == self.instance)
         if recovered.nodes or recovered.documents:
             log.info("Recovered %d interrupted replies and %d documents", len(recovered.nodes), len(recovered.documents))
+        await self.downloads.recover()
         self._keep(asyncio.create_task(self._load_first(), name="first model"))
         self._keep(asyncio.create_task(self._beat(), name="beat"))
 
@@ -64,6 +70,7 @@ class Services:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.jobs.close()
+        await self.downloads.close()
         await self.engine.close()
         await self.replies.close()
         await self.notebook.close()
@@ -131,6 +138,14 @@ def _first_taste(store: Store) -> dict[str, Any]:
         return {}
 
 
+def _downloads(settings: Settings, data_dir: Path, folders: list[Path], jobs: Jobs) -> Downloads:
+    """Into the first model folder. Raises BadRequest for an address that is none."""
+    token = HubToken(data_dir / TOKEN_FILE, settings.hub_token)
+    is_offline = settings.offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in TRUE
+    hub = Hub(settings.hub_url or os.environ.get("HF_ENDPOINT") or HUGGING_FACE, token.get, is_offline=is_offline)
+    return Downloads(hub, jobs, Path(os.path.abspath((folders or [data_dir / "models"])[0])), token)
+
+
 def make_services(settings: Settings, root: Path) -> Services:
     """Everything below the page and the API. Opens the database: raises AppError where it cannot be used."""
     data_dir = Path(settings.data_dir).expanduser()
@@ -152,6 +167,7 @@ def make_services(settings: Settings, root: Path) -> Services:
     notebook = Notebook(engine, store, sessions, instance)
     jobs = Jobs(changed=engine.watch.touch)  # the pages follow both by one socket
     saved_options = engine.saved_options = SavedOptions(store.keyvalue, engine.loaders)
-    services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, saved_options, instance)
+    services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, saved_options,
+                        _downloads(settings, data_dir, folders, jobs), instance)
     engine.on_loaded = services.remember
     return services

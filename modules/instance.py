@@ -50,7 +50,7 @@ class Instance:
         """
         lock = (data_dir / LOCK_FILE).open("ab")
         deadline = time.monotonic() + wait_seconds
-        while not _try_lock(lock):
+        while not try_lock(lock):
             url = _read_url(data_dir / STATE_FILE)
             if url or time.monotonic() >= deadline:
                 lock.close()
@@ -73,7 +73,7 @@ class Instance:
             self._lock.close()
 
 
-def _try_lock(file: IO[bytes]) -> bool:
+def try_lock(file: IO[bytes]) -> bool:
     """Whether this process now holds the file; the two systems' calls say 'taken' with different errors."""
     try:
         if sys.platform == "win32":

@@ -74,6 +74,7 @@ class Jobs:
         id_ = f"{kind}-{next(self._numbers)}"
         job = self._jobs[id_] = _Job(JobState(id_, kind, title), key, time.monotonic())
         job.task = asyncio.create_task(self._run(job, work), name=f"{kind} {title}")
+        job.task.add_done_callback(lambda _: self._end_unbegun(job))
         self._forget()
         self.changed()
         return id_
@@ -126,6 +127,12 @@ class Jobs:
             status, what = "failed", f"It failed unexpectedly: {error!r}. Please report this with the app's log."
         job.state = replace(job.state, status=status, what=what, seconds=time.monotonic() - job.began)
         self.changed()
+
+    def _end_unbegun(self, job: _Job) -> None:
+        """A task that is cancelled before its first step runs nothing at all, not even what would tell of the cancel."""
+        if job.state.status == "running":
+            job.state = replace(job.state, status="cancelled", what="Cancelled.", seconds=time.monotonic() - job.began)
+            self.changed()
 
     def _now(self, job: _Job) -> JobState:
         return replace(job.state, seconds=time.monotonic() - job.began) if job.state.status == "running" else job.state

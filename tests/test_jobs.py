@@ -72,6 +72,19 @@ async def test_a_cancel_ends_it_and_so_does_the_app() -> None:
     assert cleaned == ["up"] * 3 and jobs.get(second).status == "cancelled"
 
 
+async def test_a_job_that_is_cancelled_before_it_began_has_its_end_too() -> None:
+    """It was shown as running for ever, and its key was never free again."""
+    jobs = Jobs()
+
+    async def work(report: Report) -> str:
+        return "done"
+
+    id_ = jobs.start("x", "one", work, key="same")
+    assert jobs.cancel(id_)
+    assert (await jobs.wait(id_)).status == "cancelled"
+    assert (await jobs.wait(jobs.start("x", "one", work, key="same"))).status == "done"
+
+
 async def test_ended_jobs_are_forgotten_in_time_and_kinds_kept_apart() -> None:
     jobs = Jobs()
 

@@ -47,8 +47,9 @@ def test_what_libraries_print_goes_to_the_log_and_not_among_the_frames() -> None
         assert noise in done.stderr
 
 
-def test_the_child_gets_the_environment_without_the_apps_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLLOQUY_API_KEY", "secret")
+def test_the_child_gets_the_environment_without_the_apps_key_and_the_hubs_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COLLOQUY_API_KEY", "COLLOQUY_HUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("PYTHONPATH", "/mine")
     made = environment()

@@ -20,7 +20,8 @@ class Knob:
     """One setting: what it is called, what it means, and which values it takes.
 
     kind: int, float, bool, str (one line), text (many lines), choice (one of `choices`), list (of strings),
-    map (token id -> number). `minimum` and `maximum` bound numbers, and the length of strings and lists.
+    map (token id -> number). is_secret: the value is in no error and no representation. `minimum` and `maximum` bound
+    numbers, and the length of strings and lists.
     `aliases` are other spellings that requests and presets use. `name` is filled in by `knobs_of` for dataclass fields.
     """
 
@@ -35,6 +36,7 @@ class Knob:
     choices: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     name: str = ""
+    is_secret: bool = False
 
     def parse(self, value: Any) -> Any:
         """The value in its own kind; raises BadRequest naming the setting, the value and the range.
@@ -67,7 +69,7 @@ class Knob:
         return f"{noun} of at most {high:.10g} {unit}" if high is not None else noun
 
     def _refusal(self, value: Any) -> BadRequest:
-        shown = repr(value)
+        shown = "a value that is not shown here" if self.is_secret else repr(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         return BadRequest(f"{self.name or self.label} must be {self.range_text()}; got {shown}.", param=self.name or None)
 
@@ -151,7 +153,7 @@ def setting(kind: Kind, default: Any, label: str, help: str, **rest: Any) -> Any
     made = Knob(kind, default, label, help, **rest)
     if isinstance(default, dict):
         return dataclasses.field(default_factory=dict, metadata={"knob": made})
-    return dataclasses.field(default=default, metadata={"knob": made})
+    return dataclasses.field(default=default, repr=not made.is_secret, metadata={"knob": made})
 
 
 def knobs_of(kind: type) -> dict[str, Knob]:

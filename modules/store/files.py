@@ -35,7 +35,7 @@ def safe_path(folder: Path, name: str, suffix: str) -> Path:
     The file need not exist; `suffix` is the caller's own.
     """
     given = unicodedata.normalize("NFC", name)
-    reason = _refusal(given, suffix)
+    reason = refusal(given, suffix)
     if reason:
         shown = given if len(given) <= 40 else given[:40] + "…"
         raise BadRequest(f"{shown!r} cannot be a name: {reason}. Use letters, digits, spaces, - and _.", param="name")
@@ -45,8 +45,8 @@ def safe_path(folder: Path, name: str, suffix: str) -> Path:
     return path
 
 
-def _refusal(name: str, suffix: str) -> str:
-    """Why the name cannot be used, or ""."""
+def refusal(name: str, suffix: str = "") -> str:
+    """Why `name` + `suffix` cannot be a file name everywhere, or ""."""
     kinds = {unicodedata.category(char) for char in name}
     if kinds & {"Cc", "Cs"}:
         return "it holds a control character"

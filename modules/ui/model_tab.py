@@ -130,6 +130,7 @@ class ModelTab:
         self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
         self._unload.click(self._run_unload, None, None, **quiet)
         self._page.follows.append((self._shows, self._now))
+        self._page.lists.append(([self._table, self._empty, self._model], self._listed))
         self._page.progress.append((self._shows, self._now))
 
     async def _pick(self, session: str, event: gr.SelectData) -> list[Any]:
@@ -255,6 +256,11 @@ class ModelTab:
                 gr.update(visible=loading or bool(error), value=error or f"{state.name}: {state.what}",
                           label="Why it failed" if error else "Loading"),
                 gr.update(visible=bool(log), value=log), gr.update(interactive=not loading), gr.update(interactive=loading)]
+
+    async def _listed(self, _: str = "") -> list[Any]:
+        """The list read anew; what is chosen in it stays."""
+        files = await self._engine.files()
+        return [[_row(file) for file in files], gr.update(visible=not files), gr.update(choices=[file.name for file in files])]
 
     async def _cancel_load(self) -> None:
         if not self._engine.cancel_load():

@@ -23,7 +23,7 @@ class Page:
     session: the hidden text box that carries the tab's session id into handlers. fills: (outputs, function of the session id)
     run when a page has loaded, because Gradio bakes the values it was built with into every page. follows: the same, run when
     other models are held or a load begins or ends: they set no value that a person may be changing. progress: those of them that
-    show how far a load is.
+    show how far a load is. lists: run when a model has come into the model folders while the page is open.
     """
 
     services: PageServices
@@ -32,6 +32,7 @@ class Page:
     fills: list[Fill] = field(default_factory=list)
     follows: list[Fill] = field(default_factory=list)
     progress: list[Fill] = field(default_factory=list)
+    lists: list[Fill] = field(default_factory=list)
 
 
 class Tab(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 from ..chat import ChatService
 from ..core.character import Character
 from ..core.params import GenerationParams
+from ..downloads import Downloads
 from ..engine import Engine
 from ..jobs import Jobs
 from ..notebook import Notebook
@@ -35,6 +36,7 @@ class PageServices:
     cards: Cards
     jobs: Jobs
     saved_options: SavedOptions
+    downloads: Downloads
     build_report: Path
 
     @property

@@ -17,7 +17,7 @@ from .messages import Command, Reply
 ROOT = Path(__file__).resolve().parents[2]
 LAST_WORDS_SECONDS = 0.5  # after the exit, for pipes that a grandchild keeps open
 KILL_AFTER_SECONDS = 2.0  # after the child closed its replies, for it can say nothing more
-SECRETS = ("COLLOQUY_API_KEY",)
+SECRETS = ("COLLOQUY_API_KEY", "COLLOQUY_HUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 class Child(asyncio.SubprocessProtocol):
