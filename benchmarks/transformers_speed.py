@@ -61,7 +61,8 @@ def write_model(folder: Path, shape: Shape, context: int) -> Path:
                          max_position_embeddings=context, bos_token_id=0, eos_token_id=1, pad_token_id=0)
     LlamaForCausalLM(config).save_pretrained(folder)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={character: n for n, character in enumerate(alphabet)}, merges=[]))
+    vocabulary = {token: n for n, token in enumerate([*alphabet, "th"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("t", "h")]))  # llama.cpp loads none without a merge
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)

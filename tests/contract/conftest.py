@@ -40,8 +40,9 @@ def spec(subject: Subject) -> LoaderSpec:
 
 
 @pytest.fixture(scope="session")
-def path(subject: Subject, spec: LoaderSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return subject.make(tmp_path_factory.mktemp(subject.name))
+def path(subject: Subject, spec: LoaderSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with subject.make(tmp_path_factory.mktemp(subject.name)) as path:
+        yield path
 
 
 @pytest.fixture(scope="session")
@@ -83,10 +84,15 @@ def loader(load: Callable[..., Loader]) -> Iterator[Loader]:
     loader.close()
 
 
+@pytest.fixture(scope="session")
+def noise(subject: Subject) -> float:
+    return subject.noise
+
+
 @pytest.fixture
-def stage(loader: Loader) -> Iterator[Stage]:
+def stage(loader: Loader, noise: float) -> Iterator[Stage]:
     """A stage on the shared loader, which it leaves without runs."""
-    stage = Stage(loader)
+    stage = Stage(loader, noise)
     yield stage
     for run in stage.runs:
         loader.remove(run)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import pytest
+
 from modules.core.errors import AppError
 from modules.core.loader import Loader, Prefilled, RunFailed, Token
 from modules.core.params import GenerationParams
+from modules.sampling.chain import Sampler
+from modules.sampling.vocabulary import Vocabulary
 
 MAX_STEPS = 20_000
 GREEDY = GenerationParams(temperature=0.0, max_tokens=16)
@@ -19,11 +23,16 @@ class Played:
     """One run: what `add` returned and every result. `is_gone`: the worker removed it, so nothing more may come."""
 
     cached: int
-    n_prompt: int
+    prompt: list[int]
+    params: GenerationParams
     tokens: list[Token] = field(default_factory=list)
     prefilled: list[Prefilled] = field(default_factory=list)
     error: AppError | None = None
     is_gone: bool = False
+
+    @property
+    def n_prompt(self) -> int:
+        return len(self.prompt)
 
     @property
     def ids(self) -> list[int]:
@@ -47,17 +56,23 @@ class Played:
         return self.n_prompt - self.cached
 
 
-class Stage:
-    """A loader and its runs. Every result is checked against what holds always."""
+def needs_own_tokens(loader: Loader) -> None:
+    """Skips where a server has the vocabulary."""
+    if loader.facts.takes == "messages":
+        pytest.skip("the server has the vocabulary: its tokens are not the ids that are counted here")
 
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
+
+class Stage:
+    """A loader and its runs. Every result is checked against what holds always. noise: see subjects.Subject."""
+
+    def __init__(self, loader: Loader, noise: float = 0.0) -> None:
+        self.loader, self.noise = loader, noise
         self.runs: dict[str, Played] = {}
 
     def add(self, run: str, prompt: Sequence[int], params: GenerationParams = GREEDY, key: str = "") -> Played:
         cached = self.loader.add(run, prompt, params, key or run)
         assert 0 <= cached < len(prompt), "the last prompt token is always evaluated: its logits give the first token"
-        self.runs[run] = Played(cached, len(prompt))
+        self.runs[run] = Played(cached, list(prompt), params)
         return self.runs[run]
 
     def remove(self, run: str) -> None:
@@ -97,6 +112,34 @@ class Stage:
         self.play(lambda: played.is_over)
         assert played.error is None, played.error
         return played
+
+    def agree(self, one: Played, other: Played) -> None:
+        """Two runs of one prompt wrote the same, or parted where the model's own noise decides between their two tokens."""
+        assert_agree(self.loader, self.noise, one, other.ids)
+
+
+def assert_agree(loader: Loader, noise: float, one: Played, ids: Sequence[int]) -> None:
+    """The run's ids are these ids. With noise they may part at a near tie, after which the two texts are no longer comparable:
+    at the first different token logits that are moved by the noise must lead the run's sampler to either of the two.
+    A server's texts are compared as text: how it was cut into ids of ours depends on how the stream came."""
+    if loader.facts.takes == "messages":
+        assert loader.detokenize(one.ids) == loader.detokenize(ids)
+        return
+    if not noise or one.ids == list(ids):
+        assert one.ids == list(ids)
+        return
+    place = next((n for n, (a, b) in enumerate(zip(one.ids, ids, strict=False)) if a != b), None)
+    assert place is not None, f"{one.ids} and {ids} are equal but for their lengths"
+    before = [*one.prompt, *one.ids[:place]]
+    row = loader.logits(before, len(before) - 1, len(before))[0]
+    for winner, loser in ((one.ids[place], ids[place]), (ids[place], one.ids[place])):
+        moved = row.copy()
+        moved[winner] += noise
+        moved[loser] -= noise
+        sampler = Sampler(one.params, before, seed=max(one.params.seed, 0), vocabulary=Vocabulary((), lambda text: []),
+                          vocab_size=len(row), context=loader.facts.context, eog_ids=loader.facts.eog_ids)
+        sampler.draw.step = place - 1  # the noise of a draw belongs to its place in the reply
+        assert sampler.choose(moved) == winner, f"token {place}: {one.ids[place]} or {ids[place]} is no near tie within {noise:g}"
 
 
 def prompt_of(loader: Loader, text: str = STORY, *, n_tokens: int = 0) -> list[int]:

@@ -21,7 +21,7 @@ def needs(loader: Loader, *features: str) -> None:
         pytest.skip(f"this loader has no {', '.join(lacking)}")
 
 
-def test_scores_are_the_logits_log_softmax(loader: Loader) -> None:
+def test_scores_are_the_logits_log_softmax(loader: Loader, noise: float) -> None:
     needs(loader, "score", "logits")
     ids = prompt_of(loader)[:8]
     scores = loader.score(ids)
@@ -32,16 +32,16 @@ def test_scores_are_the_logits_log_softmax(loader: Loader) -> None:
         assert row.shape == (1, loader.facts.vocab_size) and row.dtype == np.float32
         wide = row[0].astype(np.float64)
         expected = wide[ids[index]] - wide.max() - np.log(np.exp(wide - wide.max()).sum())
-        assert scores[index] == pytest.approx(expected, abs=2e-3)
+        assert scores[index] == pytest.approx(expected, abs=max(2e-3, noise))
 
 
-def test_logits_in_pieces_are_the_logits_at_once(loader: Loader) -> None:
+def test_logits_in_pieces_are_the_logits_at_once(loader: Loader, noise: float) -> None:
     needs(loader, "logits")
     ids = prompt_of(loader)[:4]
     whole = loader.logits(ids, 1, 4)
     assert whole.shape == (3, loader.facts.vocab_size)
     pieces = np.concatenate([loader.logits(ids, 1, 2), loader.logits(ids, 2, 4)])
-    assert np.allclose(whole, pieces, atol=2e-3)
+    assert np.allclose(whole, pieces, atol=max(2e-3, noise))
 
 
 def test_the_most_likely_token_is_what_greedy_takes(stage: Stage, fresh: Name, spec: object) -> None:
@@ -52,7 +52,8 @@ def test_the_most_likely_token_is_what_greedy_takes(stage: Stage, fresh: Name, s
     played = stage.alone(fresh(), prompt)
     ids = [*prompt, *played.ids]
     for index in range(len(prompt), min(len(ids), len(prompt) + 6)):
-        assert int(stage.loader.logits(ids, index - 1, index)[0].argmax()) == ids[index]
+        row = stage.loader.logits(ids, index - 1, index)[0]
+        assert int(row.argmax()) == ids[index] or row.max() - row[ids[index]] < stage.noise
 
 
 def test_more_logits_than_32_megabytes_or_outside_the_prompt_are_refused(loader: Loader) -> None:
@@ -77,7 +78,7 @@ def test_embeddings_are_vectors_that_repeat(loader: Loader) -> None:
 
 def test_questions_between_steps_disturb_no_reply(stage: Stage, fresh: Name) -> None:
     loader, prompt = stage.loader, prompt_of(stage.loader)
-    right = stage.alone(fresh(), prompt).ids
+    right = stage.alone(fresh(), prompt)
     played = stage.add(fresh(), prompt, GREEDY)
     other = prompt_of(loader, "def add(a, b):")
     asked = 0
@@ -89,4 +90,4 @@ def test_questions_between_steps_disturb_no_reply(stage: Stage, fresh: Name) -> 
         if asked < 3 and "embed" in loader.facts.features:
             loader.embed(other)
         asked += 1
-    assert played.ids == right
+    stage.agree(played, right)

@@ -16,6 +16,7 @@ from tests.contract.play import GREEDY, Stage, prompt_of
 
 Name = Callable[..., str]
 DRAWN = GenerationParams(temperature=1.0, seed=3, max_tokens=24)
+NUMBERS = ("int", "float")
 ON = {"xtc_probability": 1.0, "dry_multiplier": 0.8, "mirostat_mode": 2}
 
 
@@ -54,12 +55,10 @@ def test_every_parameter_is_taken(stage: Stage, fresh: Name, name: str) -> None:
     assert played.tokens and played.finish
 
 
-@pytest.mark.parametrize("name", sorted(set(PARAM_KNOBS) - RUN_FIELDS - {"grammar"}))
+@pytest.mark.parametrize("name", sorted(name for name in set(PARAM_KNOBS) - RUN_FIELDS if PARAM_KNOBS[name].kind in NUMBERS))
 @pytest.mark.parametrize("end", ["minimum", "maximum"])
 def test_every_number_is_taken_at_the_ends_of_its_range(stage: Stage, fresh: Name, name: str, end: str) -> None:
     knob = PARAM_KNOBS[name]
-    if knob.kind not in ("int", "float"):
-        pytest.skip("no number")
     value = getattr(knob, end)
     values: dict[str, Any] = {name: int(value) if knob.kind == "int" else float(value)}
     if name in SWITCHES:
@@ -90,10 +89,10 @@ def test_ban_eos_keeps_the_model_from_ending(stage: Stage, fresh: Name, spec: Lo
 def test_temperature_zero_and_top_k_one_are_greedy(stage: Stage, fresh: Name, spec: LoaderSpec) -> None:
     needs(spec, "temperature", "top_k")
     prompt = prompt_of(stage.loader)
-    right = stage.alone(fresh(), prompt).ids
+    right = stage.alone(fresh(), prompt)
     for seed in (1, 2):
-        assert stage.alone(fresh(), prompt, dataclasses.replace(GREEDY, seed=seed)).ids == right
-        assert stage.alone(fresh(), prompt, dataclasses.replace(GREEDY, temperature=2.0, top_k=1, seed=seed)).ids == right
+        stage.agree(stage.alone(fresh(), prompt, dataclasses.replace(GREEDY, seed=seed)), right)
+        stage.agree(stage.alone(fresh(), prompt, dataclasses.replace(GREEDY, temperature=2.0, top_k=1, seed=seed)), right)
 
 
 @pytest.mark.parametrize("changed", [
@@ -103,10 +102,11 @@ def test_temperature_zero_and_top_k_one_are_greedy(stage: Stage, fresh: Name, sp
     {"mirostat_mode": 1}, {"mirostat_mode": 2, "mirostat_tau": 0.5},
 ], ids=lambda changed: next(iter(changed)) + str(next(iter(changed.values()))))
 def test_each_sampler_has_an_effect(stage: Stage, fresh: Name, spec: LoaderSpec, changed: dict[str, Any]) -> None:
-    """Ten seeds of 24 tokens: that a sampler this strong changes none of 240 draws does not happen."""
+    """At most 60 seeds of 24 tokens: that a sampler this strong changes none of 1,440 draws does not happen. (Ten were too few
+    for DRY, whose repeats a random model seldom goes on with.)"""
     needs(spec, *changed)
     prompt = prompt_of(stage.loader) * 2  # something to repeat
-    for seed in range(10):
+    for seed in range(60):
         params = dataclasses.replace(DRAWN, seed=seed)
         if stage.alone(fresh(), prompt, params).ids != stage.alone(fresh(), prompt, dataclasses.replace(params, **changed)).ids:
             return
@@ -125,13 +125,13 @@ def test_grammar_is_followed(stage: Stage, fresh: Name, spec: LoaderSpec) -> Non
 def test_a_bad_grammar_is_a_bad_request_and_harms_nobody(stage: Stage, fresh: Name, spec: LoaderSpec, grammar: str) -> None:
     needs(spec, "grammar")
     prompt = prompt_of(stage.loader)
-    right = stage.alone(fresh(), prompt, DRAWN).ids
+    right = stage.alone(fresh(), prompt, DRAWN)
     live = stage.add(fresh(), prompt, DRAWN)
     stage.step()
     with pytest.raises(BadRequest):
         stage.add(fresh(), prompt, dataclasses.replace(DRAWN, grammar=grammar))
     stage.play()
-    assert live.ids == right
+    stage.agree(live, right)
 
 
 def test_alternatives_are_the_most_likely_tokens_best_first(stage: Stage, fresh: Name) -> None:
@@ -144,7 +144,8 @@ def test_alternatives_are_the_most_likely_tokens_best_first(stage: Stage, fresh:
         assert found == sorted(found, reverse=True) and 1 <= len(found) <= 5
         assert token.top[0][0] == token.id and token.top[0][2] == pytest.approx(token.logprob, abs=1e-5)
     plain = stage.alone(fresh(), prompt_of(stage.loader), dataclasses.replace(GREEDY, max_tokens=6))
-    assert plain.ids == played.ids and all(token.logprob is None and not token.top for token in plain.tokens)
+    stage.agree(plain, played)
+    assert all(token.logprob is None and not token.top for token in plain.tokens)
 
 
 def test_runs_with_different_parameters_do_not_mix(stage: Stage, fresh: Name) -> None:
@@ -153,7 +154,8 @@ def test_runs_with_different_parameters_do_not_mix(stage: Stage, fresh: Name) ->
     first = stage.alone(fresh(), prompt).ids[0]
     changes: list[dict[str, Any]] = [{}, {"repetition_penalty": 1.5}, {"logit_bias": {first: -100.0}}, {"presence_penalty": 2.0}]
     sets = [dataclasses.replace(GREEDY, **changed) for changed in changes][:stage.loader.facts.slots]
-    alone = [stage.alone(fresh(), prompt, params).ids for params in sets]
+    alone = [stage.alone(fresh(), prompt, params) for params in sets]
     together = [stage.add(fresh(), prompt, params) for params in sets]
     stage.play()
-    assert [played.ids for played in together] == alone
+    for played, right in zip(together, alone, strict=True):
+        stage.agree(played, right)
