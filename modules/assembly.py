@@ -72,6 +72,7 @@ class Services:
         await self.jobs.close()
         await self.downloads.close()
         await self.engine.close()
+        await self.chat.again.close()
         await self.replies.close()
         await self.notebook.close()
         await asyncio.to_thread(self.store.close)

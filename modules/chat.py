@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from .answering import Answerer, Answering
+from .answer_again import AnswerAgain, Asked, answered
 from .core.conversation import GREETING, Conversation, Node
 from .core.errors import BadRequest, Conflict, NotFound
 from .core.messages import Message, message
@@ -24,7 +24,7 @@ from .text.character_text import character_messages, greetings
 MAX_MESSAGE_CHARACTERS = 1_000_000
 MAX_NAME_CHARACTERS = 200
 TITLE_CHARACTERS = 60
-MAX_BEGUN = 1000  # sessions of which it is known which chat their first message began
+MAX_BEGUN = 1000  # sessions; it is needed for the moment between a first message and the filling of the tab's form
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class ChatView:
     names: Mapping[str, str]
     character: str = ""
     elsewhere: Sequence[Node] = ()
+    again: Sequence[Asked] = ()
+    loaders: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class ChatService:
         self._sessions = sessions
         self._cards = cards
         self._replies = replies
-        self._answering = Answering(engine)
+        self.again = AnswerAgain(engine, sessions, replies, self)
+        self._titles = {name: spec.title for name, spec in engine.loaders.items()}
         self._begun: dict[str, str] = {}  # by session, the chat that its first message made of an empty one
 
     # What the page shows
@@ -87,7 +90,7 @@ class ChatService:
         shown = {node.id for node in path}
         elsewhere = [node for node in self._replies.live(state.conversation) if node.id in tree.nodes and node.id not in shown]
         return ChatView(state.conversation, summary.title, head, path, {n.id: tree.siblings(n.id) for n in path}, names,
-                        summary.character, elsewhere)
+                        summary.character, elsewhere, self.again.of(state.conversation), self._titles)
 
     def origin(self, run: str) -> Node | None:
         return self._replies.origin(run)
@@ -115,8 +118,7 @@ class ChatService:
                 place = _place(chat)
             parent = under
         else:
-            conversation = await self._begin(state, title=_title(text))
-            self._begun[session] = conversation
+            conversation = self._begun[session] = await self._begin(state, title=_title(text))
             if len(self._begun) > MAX_BEGUN:
                 del self._begun[next(iter(self._begun))]
             parent = (await self._sessions.get(session)).head
@@ -126,22 +128,12 @@ class ChatService:
         reply = await self._reply(state, under=user.id)
         return Turn(user, reply.node, reply.run)
 
-    async def regenerate(self, session: str, node: int, *, model: str = "") -> Turn:
-        state = await self._sessions.get(session)
-        tree = await self._tree(state.conversation, state.owner)
-        under = _asked_by(tree, node)
-        self._replace(tree, node)
-        if model:
-            await self._answering.ready(model)
-        reply = await self._reply(replace(state, model=model or state.model), under=under)
+    async def regenerate(self, session: str, node: int, *, conversation: str = "", by: str = "", is_shown: bool = True) -> Turn:
+        state, tree = await self.reading(session, conversation)
+        under = answered(tree, node)
+        self._replies.replace(tree, node)
+        reply = await self._reply(state, under=under, by=by, is_shown=is_shown)
         return Turn(None, reply.node, reply.run)
-
-    async def answerers(self, session: str, node: int) -> tuple[Node, Sequence[Answerer]]:
-        state = await self._sessions.get(session)
-        tree = await self._tree(state.conversation, state.owner)
-        path, opening = tree.path(_asked_by(tree, node)), await self._opening(state)
-        return tree.nodes[node], await self._answering.answerers(
-            lambda model: self._replies.request(replace(state, model=model), path, opening))
 
     async def continue_reply(self, session: str, node: int) -> Turn:
         state = await self._sessions.get(session)
@@ -151,7 +143,7 @@ class ChatService:
             raise BadRequest("Only a reply can be continued; choose one of the model's messages.")
         if place.status == "streaming":
             raise BadRequest("This reply is still being written; stop it first.")
-        self._replace(tree, node)
+        self._replies.replace(tree, node)
         # What broke off while it still thought has no text to go on from: it is written anew, beside the old one.
         reply = await self._reply(state, under=place.parent, going_on=place if place.message.text else None)
         return Turn(None, reply.node, reply.run)
@@ -166,7 +158,7 @@ class ChatService:
                                       keep_from=old.keep_from)
         state = await self._show(state, new.id)
         if resend and old.message.role == "user":
-            self._replace(tree, node)
+            self._replies.replace(tree, node)
             reply = await self._reply(state, under=new.id)
             return Turn(new, reply.node, reply.run)
         return Turn(new if old.message.role == "user" else None, new if old.message.role != "user" else None)
@@ -269,17 +261,17 @@ class ChatService:
 
     # Below
 
+    async def reading(self, session: str, conversation: str = "") -> tuple[Session, Conversation]:
+        """The session as if it had this chat open, and the chat; "" is the one that it has open."""
+        state = await self._sessions.get(session)
+        state = replace(state, conversation=conversation or state.conversation)
+        return state, await self._tree(state.conversation, state.owner)
+
     async def _tree(self, conversation: str, owner: str) -> Conversation:
         """Raises NotFound where the chat is gone, or has no message yet."""
         if not conversation:
             raise NotFound("This chat is empty; send a message first.")
         return self._replies.as_written(await asyncio.to_thread(self._store.chats.conversation, conversation, owner))
-
-    def _replace(self, tree: Conversation, node: int) -> None:
-        """A new version of this message is about to be written: stop what is being written in or below it, which goes out of
-        sight and with one slot would be waited for. What it has so far is saved."""
-        below = tree.below(node)
-        self._replies.cancel(lambda writing: writing.id in below)
 
     async def _show(self, state: Session, head: int | None) -> Session:
         """Move the session's head, unless the person has gone to another chat meanwhile."""
@@ -299,14 +291,16 @@ class ChatService:
         await self._sessions.update(state.id, conversation=chat.id, head=head)
         return chat.id
 
-    async def _reply(self, state: Session, *, under: int | None, going_on: Node | None = None) -> Reply:
-        """Start a reply below a node and move the head to it."""
+    async def _reply(self, state: Session, *, under: int | None, going_on: Node | None = None, by: str = "",
+                     is_shown: bool = True) -> Reply:
+        """Start a reply below a node and, where it is to be shown, move the head to it."""
         path = (await self._tree(state.conversation, state.owner)).path(under)
-        reply = await self._replies.begin(state, path, await self._opening(state), going_on=going_on)
-        await self._show(state, reply.node.id)
+        reply = await self._replies.begin(state, path, await self.opening(state), going_on=going_on, by=by)
+        if is_shown:
+            await self._show(state, reply.node.id)
         return reply
 
-    async def _opening(self, state: Session) -> list[Message]:
+    async def opening(self, state: Session) -> list[Message]:
         """What stands before the chat: system prompt, character, example talk; the chat's own copies of them speak.
 
         Time and dice are those of the chat's beginning, so that the prompt's start stays the same from turn to turn.
@@ -316,15 +310,6 @@ class ChatService:
             return [message("system", chat.system_prompt)] if chat.system_prompt.strip() else []
         return character_messages(chat.card, user=state.speaker, persona=state.persona, system_prompt=chat.system_prompt,
                                   now=datetime.fromtimestamp(chat.created), seed=int(chat.id[:8], 16))
-
-
-def _asked_by(tree: Conversation, node: int) -> int:
-    """The message that the reply at this place answers; raises BadRequest where there is none."""
-    place = tree.path(node)[-1]
-    under = place.id if place.message.role == "user" else place.parent
-    if under is None:
-        raise BadRequest("A greeting cannot be written again; send a message first.")
-    return under
 
 
 def _check_text(text: str) -> None:

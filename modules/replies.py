@@ -88,14 +88,24 @@ class Replies:
             if node is not None and is_its(node):
                 run.cancel()
 
-    async def begin(self, state: Session, path: Sequence[Node], opening: Sequence[Message], *, going_on: Node | None) -> Reply:
+    def replace(self, tree: Conversation, node: int) -> None:
+        """A new version of this message is about to be written: stop what is being written in or below it, which goes out of
+        sight and with one slot would be waited for. What it has so far is saved."""
+        below = tree.below(node)
+        self.cancel(lambda writing: writing.id in below)
+
+    async def begin(self, state: Session, path: Sequence[Node], opening: Sequence[Message], *, going_on: Node | None = None,
+                    by: str = "") -> Reply:
         """Add the reply's node under the path's end and start its run; a run that cannot start fails the node with the reason.
+
+        by: the model that writes it, and no other; "" for the one that answers this session.
 
         It is done to its end also where the caller is cancelled: a node that streams has a run.
         """
-        return await asyncio.shield(self._savings.begin(self._begin(state, path, opening, going_on), "begin a reply"))
+        return await asyncio.shield(self._savings.begin(self._begin(state, path, opening, going_on, by), "begin a reply"))
 
-    async def _begin(self, state: Session, path: Sequence[Node], opening: Sequence[Message], going_on: Node | None) -> Reply:
+    async def _begin(self, state: Session, path: Sequence[Node], opening: Sequence[Message], going_on: Node | None,
+                     by: str) -> Reply:
         start = going_on.message if going_on else Message("assistant", (), _speaker(state, path))
         parent = path[-1].id if path else None
         run_id = secrets.token_hex(12)
@@ -113,7 +123,7 @@ class Replies:
                 task.add_done_callback(lambda _: self._endings.pop(node.id))
 
         try:
-            request = self.request(state, path, opening, going_on)
+            request = self.request(state, path, opening, going_on=going_on, by=by)
             header = {"node": node.id, "conversation": node.conversation, "instance": self._instance}
             stream.writer = self._writers[run_id] = await asyncio.to_thread(self._journal.open, run_id, header)
             self._engine.start(request, listener=listener, run_id=run_id)
@@ -122,12 +132,13 @@ class Replies:
             return Reply(await self._finish(stream, "failed", "error", (), {"error": error.message, "code": error.code}), "")
         return Reply(node, run_id)
 
-    def request(self, state: Session, path: Sequence[Node], opening: Sequence[Message], going_on: Node | None = None) -> Request:
-        """What the session's model is asked at the path's end, or the one used last where that is not loaded."""
+    def request(self, state: Session, path: Sequence[Node], opening: Sequence[Message], *, going_on: Node | None = None,
+                by: str = "") -> Request:
+        """What the model is asked for a reply under the path's end."""
         nodes = [*path, going_on] if going_on else list(path)
         nodes = [node for node in nodes if node.message.content or node is going_on]
         messages = [*opening, *(node.message for node in nodes)]
-        model = next((held.name for held in self._engine.models if held.name == state.model), "")
+        model = by or next((held.name for held in self._engine.models if held.name == state.model), "")
         writer = model or next((held.name for held in self._engine.models), "")
         spliced = {len(opening) + i: node.sampled_ids for i, node in enumerate(nodes)
                    if node.sampled_ids and node.model == writer}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from modules.answering import Answerer
+from modules.answer_again import Asked
 from modules.core.conversation import Conversation, Node
 from modules.core.errors import BadRequest, NotFound
 from modules.core.events import Started
@@ -26,6 +26,8 @@ class View:
     siblings: Mapping[int, Sequence[int]] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=lambda: {"user": "You", "assistant": "Ada"})
     elsewhere: Sequence[Node] = ()
+    again: Sequence[Asked] = ()
+    loaders: Mapping[str, str] = field(default_factory=lambda: {"llama_cpp": "llama.cpp"})
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,7 @@ class FakeChats:
         self.sessions[session] = chat, node.id
         return TurnDone(user, node, run.id)
 
-    async def answerers(self, session: str, node: int) -> tuple[Node, list[Answerer]]:
-        return self.nodes[node], []
-
-    async def regenerate(self, session: str, node: int, *, model: str = "") -> TurnDone:
+    async def regenerate(self, session: str, node: int) -> TurnDone:
         return self.reply(session, self.nodes[node].conversation, self.nodes[node].parent)
 
     async def continue_reply(self, session: str, node: int) -> TurnDone:

@@ -43,10 +43,10 @@ def layer(*ours: str, theirs: str = "", inside: str = "") -> Layer:
 CORE = "modules.core"
 BELOW_ENGINE = ("modules.text", "modules.sampling", "modules.models", "modules.store", CORE)
 ENGINE = ("modules.engine", "modules.jobs", "modules.registry", "modules.saved_options", "modules.worker")
-CHAT = ("modules.answering", "modules.chat", "modules.notebook", "modules.replies", "modules.saving", "modules.sessions")
+CHAT = ("modules.answer_again", "modules.chat", "modules.notebook", "modules.replies", "modules.saving", "modules.sessions")
 EDGE = ("modules.downloads", *CHAT, *ENGINE, *BELOW_ENGINE)
 # The routes of the page and what they are cut into: the only files of the page that see requests.
-ROUTES = ("routes", "model_routes", "notebook_routes", "requests", "static_files")
+ROUTES = ("again_routes", "routes", "model_routes", "notebook_routes", "requests", "static_files")
 
 # The longest name that fits a file decides. `starter` is in no row: nothing imports it.
 LAYERS: dict[str, Layer] = {
@@ -58,7 +58,7 @@ LAYERS: dict[str, Layer] = {
     "modules.engine": layer(*ENGINE, *BELOW_ENGINE, inside="numpy psutil"),
     "modules.registry": layer(*ENGINE, *BELOW_ENGINE),
     "modules.worker": layer(*ENGINE, *BELOW_ENGINE, theirs="numpy psutil"),
-    "modules.answering": layer(*EDGE),
+    "modules.answer_again": layer(*EDGE),
     "modules.chat": layer(*EDGE),
     "modules.downloads": layer("modules.instance", "modules.jobs", "modules.models", "modules.store", CORE),
     "modules.jobs": layer(CORE),

@@ -46,7 +46,8 @@ def post(client: TestClient, path: str, **body: Any) -> dict[str, Any]:
 
 def test_an_empty_chat_is_an_empty_view(client: TestClient) -> None:
     assert get(client, "view") == {"conversation": "", "title": "", "head": None, "names": {"user": "You", "assistant": "Ada"},
-                                   "elsewhere": [], "messages": [], "more": False}
+                                   "elsewhere": [], "again": [], "loaders": {"llama_cpp": "llama.cpp"}, "messages": [],
+                                   "more": False}
 
 
 def test_history_comes_fifty_at_a_time_from_the_newest(client: TestClient, chats: FakeChats) -> None:

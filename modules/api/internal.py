@@ -87,6 +87,6 @@ async def _ids(engine: Engine, body: dict[str, Any]) -> list[int]:
 def _info(held: Held) -> dict[str, Any]:
     facts = held.facts
     return {"model_name": held.name, "loader": held.spec.name, "context_length": facts.context, "slots": facts.slots,
-            "quantization": held.file.quantization, "architecture": held.file.architecture, "device": facts.device,
+            "quantization": held.quantization, "architecture": held.file.architecture, "device": facts.device,
             "memory_bytes": facts.memory_bytes, "options": facts.options, "features": sorted(facts.features),
             "params": sorted(held.spec.params)}

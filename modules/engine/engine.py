@@ -63,9 +63,9 @@ class Engine:
         return await asyncio.to_thread(self.catalog.list)
 
     async def load(self, name: str, *, loader: str = "", options: Mapping[str, Any] | None = None,
-                   is_patient: bool = False) -> Held:
+                   is_patient: bool = False, asked_by: str = "") -> Held:
         """Load a model by its catalog name or path; progress is told by `watch`. is_patient: a model that has to make room in
-        memory first ends its replies instead of dropping them.
+        memory first ends its replies instead of dropping them. asked_by: whatever `cancel_load` may name it by.
 
         Where no options are given, not even none, those that `saved_options` has for the model are taken, and without a loader
         theirs.
@@ -77,7 +77,7 @@ class Engine:
             saved = await self.saved_options.get(file.name)
             if saved is not None and loader in ("", saved.loader):
                 loader, options = saved.loader, saved.options
-        held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient)
+        held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by)
         if self.on_loaded is not None:
             self.on_loaded(held)
         return held
@@ -86,9 +86,13 @@ class Engine:
         """The end of the log of the load under way, or of the last one."""
         return await asyncio.to_thread(self._loading.log_tail)
 
-    def cancel_load(self) -> bool:
-        """Stop the load under way; False where there is none."""
-        return self._loading.cancel()
+    def cancel_load(self, asked_by: str = "") -> bool:
+        """Stop the load under way, or only one that was asked for so; False where there is none."""
+        return self._loading.cancel(asked_by)
+
+    def makes_room(self, name: str) -> Held | None:
+        """The loaded model that goes when `name` is loaded; None where there is room for one more."""
+        return self._loading.to_replace(name)
 
     async def unload(self, name: str) -> None:
         """Unload a model; its runs end as cancelled with the text they have."""
@@ -202,7 +206,7 @@ class Engine:
             request = replace(request, params=replace(request.params, seed=secrets.randbelow(2**32 - 1)))
         held.used_at = asyncio.get_running_loop().time()
         run = Run(run_id or secrets.token_hex(12), request, model=held.name, loader=held.spec.name,
-                  quantization=held.file.quantization, listener=listener)
+                  quantization=held.quantization, listener=listener)
         self._runs[run.id] = held.runs[run.id] = run
         task = asyncio.create_task(self._drive(run, held), name=f"run {run.id}")
         run.on_cancel = task.cancel
@@ -214,7 +218,7 @@ class Engine:
         """A run that has ended: it only read its prompt, and wrote nothing. Raises what building the prompt raises."""
         held = self.held(request.model)
         prompt = await PromptBuilder(self._renderer, held.worker).build(request)
-        run = Run(secrets.token_hex(12), request, model=held.name, loader=held.spec.name, quantization=held.file.quantization)
+        run = Run(secrets.token_hex(12), request, model=held.name, loader=held.spec.name, quantization=held.quantization)
         run.publish([self._started(run, held, prompt, 0),
                      Finished("length", Usage(len(prompt.ids), 0, 0), Timings(0.0, 0.0, 0.0))])
         return run
@@ -262,7 +266,7 @@ class Engine:
         params = run.request.params
         return Started(run.id, held.name, held.spec.name, len(prompt.ids), cached, held.facts.context, params.seed,
                        dropped=prompt.dropped, keep_from=prompt.keep_from, left_out=prompt.left_out,
-                       ignored=tuple(ignored_params(params, held.spec.params)), quantization=held.file.quantization,
+                       ignored=tuple(ignored_params(params, held.spec.params)), quantization=held.quantization,
                        is_estimate=held.facts.takes == "messages")
 
     def _lost(self, held: Held, error: WorkerDied) -> None:

@@ -44,6 +44,7 @@ class Loading:
         self._max_models = max_models
         self._lost = lost
         self._task: asyncio.Task[Held] | None = None
+        self._asked_by = ""
         self._log: Path | None = None
         self._releases: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -65,8 +66,9 @@ class Loading:
             file.seek(max(0, self._log.stat().st_size - LOG_BYTES))
             return file.read(LOG_BYTES).decode("utf-8", "replace").partition("\n")[2]
 
-    def cancel(self) -> bool:
-        if not self.busy or self._task is None:
+    def cancel(self, asked_by: str = "") -> bool:
+        """Cancel the load under way; with `asked_by` only one that was asked for so."""
+        if not self.busy or self._task is None or asked_by not in ("", self._asked_by):
             return False
         self._task.cancel()
         return True
@@ -81,12 +83,14 @@ class Loading:
             await self.release(held)
         await asyncio.gather(*self._releases)
 
-    async def load(self, file: ModelFile, *, loader: str, options: Mapping[str, Any] | None, is_patient: bool = False) -> Held:
+    async def load(self, file: ModelFile, *, loader: str, options: Mapping[str, Any] | None, is_patient: bool = False,
+                   asked_by: str = "") -> Held:
         """Load in a task of its own, so that a caller who leaves does not cancel it; only `cancel` does."""
         if self._is_closing:
             raise Conflict(f"{file.name} is not loaded: the app is stopping.")
         if self.busy:
             raise Conflict(f"{self._watch.state.name} is being loaded; wait for it or cancel it first.")
+        self._asked_by = asked_by
         self._task = asyncio.create_task(self._load(file, loader, options, is_patient), name=f"load {file.name}")
         try:
             return await asyncio.shield(self._task)
@@ -150,7 +154,7 @@ class Loading:
 
     async def _exchange(self, plan: _Plan) -> Held:
         """Load the new model and let go of the one it replaces; before, where both fit in memory; else after, with a way back."""
-        old = self._to_replace(plan.file.name)
+        old = self.to_replace(plan.file.name)
         if old is None:
             return await self._start(plan)
         if await asyncio.to_thread(_fits, plan):
@@ -160,6 +164,8 @@ class Loading:
         was_held = not old.retiring  # else it was unloaded meanwhile
         if plan.is_patient:
             old.retiring = True
+            if old.runs:
+                self._watch.set(LoadState("loading", plan.file.name, plan.spec.name, 0.0, f"Waiting for replies of {old.name}"))
             try:
                 await _ended(old)
             except asyncio.CancelledError:
@@ -188,7 +194,8 @@ class Loading:
             words = f"{instead_of.message} {old.name} could not be brought back either: {error.message}"
             raise type(instead_of)(words, param=instead_of.param, log=instead_of.log or error.log) from error
 
-    def _to_replace(self, name: str) -> Held | None:
+    def to_replace(self, name: str) -> Held | None:
+        """Who goes when a model of that name is loaded; None where there is room for one more."""
         if name in self._held:
             return self._held[name]
         if len(self._held) < self._max_models:

@@ -13,6 +13,8 @@ from ..text.splitter import ReasoningMarks
 from ..worker.client import WorkerClient
 from .run import Run
 
+QUANTIZATION = "quantization"  # the option of loaders that shrink weights while loading, and its value for leaving them alone
+UNQUANTIZED = "none"
 LoadStatus = Literal["idle", "loading", "ready", "failed", "cancelled"]
 
 
@@ -41,6 +43,12 @@ class Held:
     @property
     def facts(self) -> ModelFacts:
         return self.worker.facts
+
+    @property
+    def quantization(self) -> str:
+        """How the weights are stored in memory: as the loader was told to shrink them while loading, else as in the file."""
+        chosen = str(self.options.get(QUANTIZATION, UNQUANTIZED))
+        return self.file.quantization if chosen == UNQUANTIZED else chosen
 
 
 @dataclass(frozen=True)

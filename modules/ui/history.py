@@ -69,7 +69,9 @@ async def view_json(view: ChatView, nodes: Sequence[Node], texts: RenderedTexts)
                 for node, html, reasoning in zip(nodes, shown[::2], shown[1::2], strict=True)]
     return {"conversation": view.conversation, "title": view.title, "head": view.head, "names": dict(view.names),
             "elsewhere": [{"node": node.id, "run": node.run} for node in view.elsewhere],
-            "messages": messages, "more": bool(nodes) and nodes[0].id != view.path[0].id}
+            "again": [{"id": one.id, "under": one.under, "model": one.model, "status": one.status, "message": one.message}
+                      for one in view.again],
+            "loaders": dict(view.loaders), "messages": messages, "more": bool(nodes) and nodes[0].id != view.path[0].id}
 
 
 def page_before(path: Sequence[Node], before: int | None) -> Sequence[Node]:
@@ -86,7 +88,7 @@ def _message_json(view: ChatView, node: Node, html: str, reasoning: str) -> dict
         "id": node.id, "parent": node.parent, "role": message.role, "html": html,
         "name": message.name or view.names.get(message.role) or message.role.capitalize(),
         "status": node.status, "finish": node.finish, "siblings": list(view.siblings.get(node.id, (node.id,))),
-        "created": node.created}
+        "model": node.model, "loader": node.loader, "quantization": node.quantization, "seed": node.seed, "created": node.created}
     if node.status == "streaming":
         facts["run"] = node.run
     if reasoning:
@@ -103,8 +105,6 @@ def _message_json(view: ChatView, node: Node, html: str, reasoning: str) -> dict
 def _stats(node: Node) -> dict[str, Any]:
     """The numbers under a reply, named as a live run's status names them."""
     stats = {key: node.stats[key] for key in STATS if node.stats.get(key)}
-    if node.model:
-        stats["model"] = node.model
     if node.stats.get("completion_tokens"):
         stats["tokens"] = node.stats["completion_tokens"]
     if node.stats.get("tokens_per_second"):

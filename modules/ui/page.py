@@ -12,6 +12,7 @@ import gradio as gr
 
 from ..core.errors import AppError
 from . import chat_tab, download_tab, model_tab, notebook_tab
+from .again_routes import again_routes
 from .model_routes import model_routes
 from .page_frame import SESSION_JS, Fill, Page, Tab
 from .page_services import PageServices
@@ -71,7 +72,7 @@ def make_page(services: PageServices) -> gr.Blocks:
 def mount(app: Any, services: PageServices, *, root_path: str = "") -> Any:
     """Mount the page at "/" of an app whose own routes come first."""
     blocks = make_page(services)
-    app.router.routes[:0] = model_routes(services.engine)
+    app.router.routes[:0] = [*model_routes(services.engine), *again_routes(services.chat)]
     css = assets()["page.css"].decode()
     return gr.mount_gradio_app(app, blocks, path="/", theme=THEME, head=HEAD, css=css, footer_links=[], run_history=False,
                                root_path=root_path or None, show_error=True, max_file_size="64mb", enable_monitoring=False,

@@ -29,7 +29,8 @@ class Progress:
                 self._phase = {"state": "queued", "position": position}
             case Started():
                 self._phase = {"state": "prefill", "done": event.cached_tokens, "total": event.prompt_tokens}
-                self._facts = {"model": event.model, "context": event.context, "prompt_tokens": event.prompt_tokens,
+                self._facts = {"model": event.model, "loader": event.loader, "quantization": event.quantization,
+                               "seed": event.seed, "context": event.context, "prompt_tokens": event.prompt_tokens,
                                "cached_tokens": event.cached_tokens, "dropped": event.dropped, "left_out": event.left_out,
                                "ignored": list(event.ignored), "is_estimate": event.is_estimate}
             case Prefill(done, total):

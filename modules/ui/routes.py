@@ -6,7 +6,6 @@ import json
 import logging
 import re
 from contextlib import aclosing
-from dataclasses import asdict
 
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -36,8 +35,7 @@ def ui_routes(services: Services) -> list[BaseRoute]:
         "send": api.send, "regenerate": api.regenerate, "continue": api.go_on, "edit": api.edit, "choose": api.choose,
         "delete": api.delete, "undelete": api.undelete, "stop": api.stop, "new": api.new, "open": api.open,
         "rename": api.rename, "trash": api.trash, "restore": api.restore, "purge": api.purge}
-    gets: dict[str, Handler] = {"view": api.view, "text": api.text, "unsaved": api.unsaved, "chats": api.chats,
-                                "answerers": api.answerers}
+    gets: dict[str, Handler] = {"view": api.view, "text": api.text, "unsaved": api.unsaved, "chats": api.chats}
     return [
         *(Route(f"/ui-api/{name}", endpoint(handler), methods=["GET"]) for name, handler in gets.items()),
         *(Route(f"/ui-api/{name}", endpoint(handler), methods=["POST"]) for name, handler in posts.items()),
@@ -81,12 +79,6 @@ class _ChatApi:
             text += "".join(e.text for e in run.events if isinstance(e, Delta) and e.channel == "text")
         return {"text": text}
 
-    async def answerers(self, request: Request) -> Body:
-        """Who wrote a reply, and who else could."""
-        node, found = await self._chats.answerers(session_of(request), whole_number(request.query_params.get("node"), "node"))
-        written = {name: getattr(node, name) for name in ("model", "loader", "quantization", "preset", "seed")}
-        return {"written": written, "models": [asdict(one) for one in found]}
-
     async def unsaved(self, request: Request) -> Body:
         """Whether an ended reply is on disk: the page asks once after each, and goes on asking while it is not."""
         session_of(request)
@@ -112,9 +104,8 @@ class _ChatApi:
         return await self._tail(session, turn, after=under)
 
     async def regenerate(self, request: Request) -> Body:
-        session, body = session_of(request), await read_body(request)
-        turn = await self._chats.regenerate(session, whole_number(body.get("node"), "node"), model=text_of(body, "model"))
-        return await self._tail(session, turn)
+        session, node = session_of(request), whole_number((await read_body(request)).get("node"), "node")
+        return await self._tail(session, await self._chats.regenerate(session, node))
 
     async def go_on(self, request: Request) -> Body:
         session, node = session_of(request), whole_number((await read_body(request)).get("node"), "node")

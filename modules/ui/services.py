@@ -9,15 +9,30 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from ..answering import Answerer
 from ..core.conversation import Node
 from ..core.events import Event
+
+
+class Asked(Protocol):
+    """A reply that another model is to write again, and that waits for it or got none; see answer_again.py."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def under(self) -> int: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def message(self) -> str: ...
 
 
 class ChatView(Protocol):
     """What a session shows. path: root to head, in reading order, no hidden node; empty for a new chat.
 
     siblings: by node id of the path, the ids of all versions at that place, oldest first, the node itself among them.
+    again: replies that wait for another model. loaders: what each loader is called, by name.
     conversation is "" until the first message of a new chat is saved. names: what to call a role, by role ("user",
     "assistant"...); a message's own name wins. elsewhere: nodes of the chat that are being written and are not on the path.
     """
@@ -36,6 +51,10 @@ class ChatView(Protocol):
     def names(self) -> Mapping[str, str]: ...
     @property
     def elsewhere(self) -> Sequence[Node]: ...
+    @property
+    def again(self) -> Sequence[Asked]: ...
+    @property
+    def loaders(self) -> Mapping[str, str]: ...
 
 
 class Turn(Protocol):
@@ -85,16 +104,11 @@ class Chats(Protocol):
         nothing could be saved.
         """
 
-    async def regenerate(self, session: str, node: int, *, model: str = "") -> Turn:
+    async def regenerate(self, session: str, node: int) -> Turn:
         """A new version beside the assistant message `node`; under a user message `node`, its (next) reply.
-
-        model: who writes this version alone, loaded first where it is not; the session's own choice stays.
 
         As with `continue_reply` and with an `edit` that resends, what is being written in or below `node` is stopped and kept.
         """
-
-    async def answerers(self, session: str, node: int) -> tuple[Node, Sequence[Answerer]]:
-        """The message `node`, and who could write a version beside it: the loaded models first."""
 
     async def continue_reply(self, session: str, node: int) -> Turn:
         """A version that begins with the text of `node` and goes on; the reply node's message holds that text from the start."""

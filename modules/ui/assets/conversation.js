@@ -1,6 +1,6 @@
 // The open chat: its messages, the runs it follows, and every action on it. One for the page; views listen to its events.
 
-import { answerAgain } from "./answer_again.js";
+import { AnswerAgain } from "./answer_again.js";
 import { get, post } from "./api.js";
 import { copyText, h } from "./dom.js";
 import { holdFocus } from "./focus.js";
@@ -16,7 +16,7 @@ export class Conversation extends EventTarget {
     super();
     this.views = [];
     this.streams = new Map(); // of live messages, by node id
-    this.facts = { conversation: "", title: "", head: null, names: {}, elsewhere: [] };
+    this.facts = { conversation: "", title: "", head: null, names: {}, elsewhere: [], again: [], loaders: {} };
     this.branch = null; // the node id under which the next message goes, where that is not the head
     this.hasMore = false;
     this.isBusy = false;
@@ -30,9 +30,11 @@ export class Conversation extends EventTarget {
     this.element = h("div", { class: "messages", tabindex: "0", "aria-label": "Messages" }, this.older, this.empty, this.list);
     this.scroll = new Scroll(this.element, () => this.loadOlder());
     this.element.addEventListener("click", jumpToFootnote);
+    this.answerAgain = new AnswerAgain(this);
     this.actions = {
       regenerate: (view) => this.turn("regenerate", { node: view.facts.id }),
-      again: (view) => answerAgain(this, view),
+      again: (view) => this.answerAgain.choose(view),
+      loaderTitle: (name) => this.facts.loaders?.[name] ?? name,
       continue: (view) => this.turn("continue", { node: view.facts.id }),
       choose: (view, node) => this.turn("choose", { node }),
       copy: (view) => this.copy(view),
@@ -77,8 +79,8 @@ export class Conversation extends EventTarget {
     if (keep < 0) this.hasMore = answer.more;
     const giveFocus = holdFocus(this.views.slice(keep + 1));
     for (const view of this.views.splice(keep + 1)) this.drop(view);
-    const { conversation, title, head, names, elsewhere } = answer;
-    this.facts = { conversation, title, head, names, elsewhere };
+    const { conversation, title, head, names, elsewhere, again, loaders } = answer;
+    this.facts = { conversation, title, head, names, elsewhere, again, loaders };
     this.branch = null;
     const views = answer.messages.map((facts) => new MessageView(facts, this.actions));
     this.views.push(...views);
@@ -125,6 +127,7 @@ export class Conversation extends EventTarget {
       });
       this.views.unshift(...views);
       measureOnce(views);
+      this.answerAgain.draw();
     });
     this.isLoading = false;
     this.scroll.look(); // a short page of messages leaves the reader near the top

@@ -18,8 +18,8 @@ export function h(tag, properties = {}, ...children) {
 const PATHS = {
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
   edit: "M4 20h4L19 9l-4-4L4 16zM13.5 6.5l4 4",
+  swap: "M4 8h13l-3.5-3.5M20 16H7l3.5 3.5",
   redo: "M20 11a8 8 0 1 0-2.3 6.3M20 4v7h-7",
-  swap: "M4 8h15l-4-4M20 16H5l4 4",
   more: "M13 5l7 7-7 7M4 5l7 7-7 7",
   bin: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13M10 11v6M14 11v6",
   left: "M15 5l-7 7 7 7",

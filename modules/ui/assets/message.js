@@ -18,10 +18,12 @@ export class MessageView {
     this.tool = null;
     this.state = h("div", { class: "state" });
     this.stats = h("div", { class: "stats" });
+    this.writer = h("span", { class: "writer", dir: "auto" });
+    this.again = h("div", { class: "state", hidden: true }); // how another model's answer to the same message comes along
     this.buttons = h("div", { class: "actions", role: "group", "aria-label": "Message actions" });
     this.element = h("article", { class: `message ${facts.role}`, "data-node": facts.id, "aria-label": facts.name },
-      h("header", {}, h("span", { class: "name", text: facts.name, dir: "auto" })),
-      this.body, this.state, h("footer", {}, this.buttons, this.stats));
+      h("header", {}, h("span", { class: "name", text: facts.name, dir: "auto" }), this.writer),
+      this.body, this.state, this.again, h("footer", {}, this.buttons, this.stats));
     if (facts.reasoning) {
       this.addReasoning(facts.reasoning.seconds);
       this.reasoning.body.innerHTML = facts.reasoning.html; // sanitised by the server
@@ -97,6 +99,7 @@ export class MessageView {
     if (this.reasoning) {
       this.reasoning.title.textContent = status.state === "thinking" ? `Thinking… ${status.seconds ?? 0} s` : thought(status.seconds);
     }
+    this.drawWriter(status);
     this.state.replaceChildren(...this.progress(status));
     this.stats.textContent = status.tokens ? numbers(status) : "";
   }
@@ -130,6 +133,7 @@ export class MessageView {
     this.element.classList.remove("live", "writing");
     this.element.removeAttribute("aria-busy");
     this.stats.textContent = this.facts.role === "assistant" && !this.isLive ? numbers(stats) : "";
+    this.drawWriter(this.facts);
     if (this.isLive) return this.takeStatus({ state: "starting" });
     const lines = [];
     if (status === "failed") {
@@ -146,6 +150,21 @@ export class MessageView {
     const hasText = this.body.childElementCount > 0;
     if (lines.length && hasText) lines.push(textButton("Continue", () => this.actions.continue(this)));
     this.state.replaceChildren(...warning(stats.unsaved), ...lines, ...leftOut(stats));
+  }
+
+  /** "starter · llama.cpp · Q8_0 · seed 12": what wrote the reply, once that is known. */
+  drawWriter({ model, loader, quantization, seed }) {
+    if (!model) return;
+    const parts = [model, this.actions.loaderTitle(loader), quantization, Number.isInteger(seed) ? `seed ${seed}` : ""];
+    this.writer.textContent = parts.filter(Boolean).join(" · ");
+  }
+
+  /** Show how another model's answer to the same message comes along; without an argument no more. */
+  showAgain(...lines) {
+    keepFocus(this.again, () => {
+      this.again.replaceChildren(...lines);
+      this.again.hidden = !lines.length;
+    });
   }
 
   /** Say under the ended reply why it is not on disk; "" once it is. */
@@ -171,7 +190,7 @@ export class MessageView {
       buttons.push(iconButton("edit", "Edit", () => act.edit(this)));
       if (role === "assistant" && this.facts.parent !== null) {
         buttons.push(iconButton("redo", "Regenerate", () => act.regenerate(this)));
-        buttons.push(iconButton("swap", "Answer again with another model", () => act.again(this)));
+        buttons.push(iconButton("swap", "Answer again with another model", () => act.again(this), { "aria-haspopup": "dialog" }));
       }
       if (role === "assistant") buttons.push(iconButton("more", "Continue this reply", () => act.continue(this)));
       buttons.push(iconButton("branch", "Branch from here", () => act.branch(this)));
@@ -224,11 +243,10 @@ function thought(seconds) {
   return seconds ? `Thought for ${seconds} s` : "Thoughts";
 }
 
-/** "starter · 31.2 tokens/s · 210 tokens · 1,034 of 8,192 context", with ≈ where the numbers are estimates */
+/** "31.2 tokens/s · 210 tokens · 1,034 of 8,192 context", with ≈ where the numbers are estimates */
 function numbers(stats) {
   const parts = [];
   const about = stats.is_estimate ? "≈ " : "";
-  if (stats.model) parts.push(stats.model);
   if (stats.speed) parts.push(`${about}${stats.speed} tokens/s`);
   if (stats.tokens) parts.push(about + count(stats.tokens, "token"));
   if (stats.context && stats.prompt_tokens) {

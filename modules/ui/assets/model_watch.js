@@ -28,11 +28,8 @@ function connect() {
 }
 
 function take(message) {
-  const { what, load } = JSON.parse(message);
-  const news = JSON.stringify(what);
-  document.dispatchEvent(new CustomEvent("modelload", { detail: load })); // for whoever waits for it in the chat
-  if (news !== last) told.changed();
+  if (message !== last) told.changed();
   else if (document.hidden) hasMissed = true; // nobody sees it
   else told.progress();
-  last = news;
+  last = message;
 }
