@@ -1,7 +1,7 @@
 // Lines that come and can be sent away: what went wrong, and what can be undone. Also what a screen reader is told.
 
 import { h, iconButton, textButton } from "./dom.js";
-import { remove } from "./focus.js";
+import { hasFocus, remove } from "./focus.js";
 
 const UNDO_SECONDS = 12;
 
@@ -25,7 +25,7 @@ export function complain(error) {
   notices.append(line);
 }
 
-/** Say what was done, with a button that takes it back. It does not go while the pointer or the keyboard is on it. */
+/** Say what was done, with a button that takes it back. */
 export function offerUndo(text, undo) {
   const line = h("div", { class: "notice", role: "status" }, h("span", { text }));
   const take = async () => {
@@ -38,15 +38,28 @@ export function offerUndo(text, undo) {
   };
   line.append(textButton("Undo", take), iconButton("close", "Dismiss", () => remove(line)));
   notices.append(line);
-  let timer = setTimeout(() => remove(line), UNDO_SECONDS * 1000);
-  const hold = () => clearTimeout(timer);
-  const letGo = (event) => {
-    if (line.matches(":hover") || line.contains(event.relatedTarget)) return;
-    hold();
-    timer = setTimeout(() => remove(line), UNDO_SECONDS * 1000);
+  leaveInTime(line, UNDO_SECONDS);
+}
+
+/** Take the line away once nobody has pointed at it, or had the keyboard in it, for so many seconds. */
+function leaveInTime(line, seconds) {
+  let timer = 0;
+  let isPointedAt = false;
+  const wait = () => {
+    clearTimeout(timer);
+    if (!isPointedAt && !hasFocus(line)) timer = setTimeout(() => remove(line), seconds * 1000);
   };
-  for (const name of ["pointerenter", "focusin"]) line.addEventListener(name, hold);
-  for (const name of ["pointerleave", "focusout"]) line.addEventListener(name, letGo);
+  line.addEventListener("pointerenter", () => {
+    isPointedAt = true;
+    wait();
+  });
+  line.addEventListener("pointerleave", () => {
+    isPointedAt = false;
+    wait();
+  });
+  line.addEventListener("focusin", wait);
+  line.addEventListener("focusout", () => setTimeout(wait)); // when what gets the keyboard has it
+  wait();
 }
 
 /** Run it; what it throws is shown as a line and loses nothing. Returns whether it worked. */
