@@ -143,8 +143,11 @@ class Downloads:
             return place.plan.id
         await asyncio.to_thread(place.check_room, self._still_needed())
         await asyncio.to_thread(place.save)
+        have = await asyncio.to_thread(place.have)
+        if self._entries.get(place.plan.id) is not known:
+            raise Conflict(f"{place.plan.title} is under way.")  # another page was faster
         self._entries.pop(place.plan.id, None)
-        self._entries[place.plan.id] = entry = _Entry(place, await asyncio.to_thread(place.have))
+        self._entries[place.plan.id] = entry = _Entry(place, have)
         self._run(entry)
         self._forget()
         return place.plan.id

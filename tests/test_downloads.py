@@ -228,6 +228,14 @@ async def test_something_that_came_to_lie_in_the_way_is_not_overwritten(play: Pl
     assert (await play.resume(id_)).status == "done" and len(stand_in.fetched(FILE)) == n_asked
 
 
+async def test_of_two_starts_at_one_moment_one_is_refused(play: Play, stand_in: StandIn) -> None:
+    stand_in.fault(FILE, faults.hold_after(HALF))
+    both = await asyncio.gather(*[play.downloads.start(REPO, CHOICE) for _ in range(2)], return_exceptions=True)
+    assert sorted(type(one).__name__ for one in both) == ["Conflict", "str"]
+    stand_in.may_go_on.set()
+    assert (await play.ended(play.downloads.list()[0].id)).status == "done" and len(stand_in.fetched(FILE)) == 1
+
+
 async def test_nothing_is_fetched_twice_at_once(play: Play, stand_in: StandIn) -> None:
     stand_in.fault(FILE, faults.hold_after(HALF))
     id_ = await play.downloads.start(REPO, CHOICE)

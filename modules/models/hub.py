@@ -137,7 +137,9 @@ class Hub:
                             "to download, or copy models into the model folder by hand.")
         if self._client is None:
             limits = httpx.Timeout(SILENCE_SECONDS, connect=15.0)
-            self._client = await asyncio.to_thread(httpx.AsyncClient, timeout=limits, follow_redirects=False)
+            client = await asyncio.to_thread(httpx.AsyncClient, timeout=limits, follow_redirects=False)
+            if self._client is None:  # else another request has made one meanwhile
+                self._client = client
         token = await asyncio.to_thread(self._token) if self.may_carry_token else ""
         identity = ""
         target = httpx.URL(url, params=query) if query else httpx.URL(url)

@@ -37,7 +37,7 @@ class Damaged(AppError):
     code = "damaged"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Told:
     """How a file's fetching is told, on the event loop. have: bytes of it that are on the disk, as often as that changes."""
 
@@ -67,6 +67,8 @@ async def in_thread(work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # taken note of: the cancel is what counts
         raise
 
 
