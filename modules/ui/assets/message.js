@@ -19,7 +19,7 @@ export class MessageView {
     this.state = h("div", { class: "state" });
     this.stats = h("div", { class: "stats" });
     this.writer = h("span", { class: "writer", dir: "auto" });
-    this.again = h("div", { class: "state", hidden: true }); // how another model's answer to the same message comes along
+    this.again = h("div", { class: "again", hidden: true }); // how another model's answer to the same message comes along
     this.buttons = h("div", { class: "actions", role: "group", "aria-label": "Message actions" });
     this.element = h("article", { class: `message ${facts.role}`, "data-node": facts.id, "aria-label": facts.name },
       h("header", {}, h("span", { class: "name", text: facts.name, dir: "auto" }), this.writer),
