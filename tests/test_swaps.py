@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from modules.core.conversation import Node
@@ -69,6 +68,20 @@ def memory(app: RunningApp) -> int:
         rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
     return total * 1024
+
+
+def files(app: RunningApp) -> list[str]:
+    """What the app's own file descriptors are open on, sorted. Those of the database are left out: its pool keeps up to eight
+    connections, as many as were needed at once so far."""
+    found = []
+    for link in Path(f"/proc/{app.process.pid}/fd").iterdir():
+        try:
+            target = os.readlink(link)
+        except FileNotFoundError:
+            continue  # closed just now
+        if "/colloquy.db" not in target:
+            found.append(target.partition(":")[0])  # of a pipe or socket only what it is
+    return sorted(found)
 
 
 @dataclass
@@ -185,7 +198,7 @@ def test_fifty_swaps_in_one_conversation_lose_nothing_and_leave_nothing_behind(t
         for variant in VARIANTS[1:3]:
             talk.answer_again(variant)
         talk.answer_again(FIRST)
-        baseline, n_processes, n_files = memory(app), len(app.family()), psutil.Process(app.process.pid).num_fds()
+        baseline, n_processes, files_before = memory(app), len(app.family()), files(app)
         for i, variant in enumerate(swaps):
             talk.swap(variant, kills=i == kill_at)
             print(f"{i:2} {variant.model:22} {variant.quantization:5} {memory(app) / 1e6:7.1f} MB", flush=True)
@@ -193,9 +206,9 @@ def test_fifty_swaps_in_one_conversation_lose_nothing_and_leave_nothing_behind(t
             talk.answer_again(FIRST)
         talk.say(FIRST)
         wait_until(lambda: len(app.family()) == n_processes, what="the end of every other process")
-        after, n_files_after = memory(app), psutil.Process(app.process.pid).num_fds()
+        after = memory(app)
         print(f"{baseline / 1e6:.1f} MB before, {after / 1e6:.1f} MB after; {talk.stopped} stopped")
         assert talk.stopped >= 10
-        assert n_files_after <= n_files
+        assert files(app) == files_before
         assert after <= baseline * (1 + MOST_GROWTH)
         check(talk, data)
