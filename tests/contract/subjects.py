@@ -91,6 +91,7 @@ SUBJECTS = [
     Subject("safetensors-8bit", "transformers", "bitsandbytes 8-bit", _hf, {**PLAIN, "quantization": "8bit"}, noise=0.35),
     Subject("safetensors-nf4", "transformers", "bitsandbytes nf4, double quantization", _hf, {**PLAIN, "quantization": "4bit"},
             noise=0.06),
+    Subject("safetensors-int8", "transformers", "torchao int8", _hf, {**PLAIN, "quantization": "int8"}),
     Subject("gptq", "gptq", "GPTQ 4-bit, asymmetric, act-order; config.json",
             _packed(Style(is_symmetric=False, act_order=True)), PLAIN, noise=INT4),
     Subject("gptq-autogptq", "gptq", "GPTQ 4-bit, symmetric; quantize_config.json, file gptq_model-4bit-32g.safetensors",
