@@ -16,12 +16,11 @@ from ..core.loader import LoaderSpec, ModelFile
 from ..engine import Held
 from ..models import explain, memory
 from ..saved_options import Saved
+from .model_list import ModelList
 from .page_frame import Page
 from .scripted import edits
 from .widgets import read, shown, widget
 
-COLUMNS = ("Name", "Format", "Size", "Parameters", "Quantization", "Context", "Architecture", "About")
-COLUMN_WIDTHS = ("240px", "110px", "100px", "110px", "130px", "90px", "120px", "420px")  # a phone scrolls sideways
 FIELDS = "option-"  # with the loader's and the option's name: its widget's element id
 CHOSEN = "() => { document.dispatchEvent(new Event('modelchosen')); }"  # assets/model_watch.js listens
 
@@ -34,6 +33,7 @@ class ModelTab:
     def __init__(self, page: Page) -> None:
         self._page = page
         self._engine = page.services.engine
+        self._list = ModelList()
         self._options: dict[str, dict[str, Any]] = {}
         self._groups: dict[str, Any] = {}
 
@@ -44,16 +44,14 @@ class ModelTab:
             self._unload = gr.Button("Unload", size="sm", scale=1, min_width=80, elem_id="model-unload")
         self._problem = gr.Textbox(label="Why GGUF models cannot be loaded", interactive=False, visible=False, lines=2,
                                    max_lines=8)
-        self._table = gr.Dataframe(headers=list(COLUMNS), datatype="str", interactive=False, elem_id="model-table",
-                                   label="Models", max_height=320, value=[], column_widths=list(COLUMN_WIDTHS))
-        self._empty = gr.Textbox(interactive=False, visible=False, show_label=False, lines=2)
+        self._list.build()
         with gr.Row():
             self._model = gr.Dropdown(label="Model", choices=[], interactive=True, scale=4, min_width=200,
                                       elem_id="model-choice")
             self._loader = gr.Dropdown(label="Loader", choices=[], interactive=True, scale=2, min_width=180,
                                        elem_id="model-loader")
             self._refresh = gr.Button("Refresh", size="sm", scale=1, min_width=80, elem_id="model-refresh")
-        self._why = gr.Textbox(label="About this choice", interactive=False, lines=1, max_lines=6, visible=False,
+        self._why = gr.Textbox(label="About this choice", interactive=False, lines=1, max_lines=8, visible=False,
                                elem_id="model-about")
         with gr.Accordion("Loader options", open=False):
             gr.Markdown("What you leave alone is fitted to this machine. What you set is used as it stands, also where that is "
@@ -85,7 +83,7 @@ class ModelTab:
     @property
     def outputs(self) -> list[Any]:
         """What `state` fills, in order."""
-        return [*self._shows, self._problem, self._table, self._empty, self._model, *self._chosen]
+        return [*self._shows, self._problem, *self._list.outputs, self._model, *self._chosen]
 
     @property
     def _chosen(self) -> list[Any]:
@@ -104,9 +102,8 @@ class ModelTab:
         last = self._engine.watch.state.name
         chosen = self._engine.models[0].name if self._engine.models else last if last in names else next(iter(names), None)
         problem = f"{report.get('reason', '')}\nTo try again: {report.get('command', '')}" if report else ""
-        empty = "No models yet. Put a GGUF file or a folder with safetensors into one of the model folders, then press Refresh."
-        return [*await self._now(), gr.update(visible=bool(report), value=problem), [_row(file) for file in files],
-                gr.update(visible=not files, value=empty), gr.update(choices=[file.name for file in files], value=chosen),
+        return [*await self._now(), gr.update(visible=bool(report), value=problem), *await self._list.fresh(files),
+                gr.update(choices=[file.name for file in files], value=chosen),
                 *await self._choice(chosen, ""), *await self._as_saved(chosen)]
 
     def wire(self) -> None:
@@ -117,7 +114,9 @@ class ModelTab:
         self._loader.input(self._choice, [self._model, self._loader], [self._loader, self._why, *self._groups.values()], **quiet)
         self._forget.click(self._run_forget, [self._model], self._saved_shows, **quiet)
         self._refresh.click(self.state, None, self.outputs, **quiet)
-        self._table.select(self._pick, [session], [self._model, *self._chosen], **quiet).then(None, None, None, js=CHOSEN)
+        self._list.table.select(self._pick, [session], [self._model, *self._chosen], **quiet).then(None, None, None, js=CHOSEN)
+        for change in (self._list.filter.change, self._list.format.input, self._list.order.input):
+            change(self._filtered, self._list.asked, [self._list.table, self._list.nothing], trigger_mode="always_last", **quiet)
         self._edits.typed(self._set_by_hand, [self._by_hand], [self._by_hand], trigger_mode="multiple", **quiet)
         for field, chosen in self._fields().items():
             if isinstance(chosen, gr.Dropdown):  # no field of the browser's own
@@ -130,7 +129,7 @@ class ModelTab:
         self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
         self._unload.click(self._run_unload, None, None, **quiet)
         self._page.follows.append((self._shows, self._now))
-        self._page.lists.append(([self._table, self._empty, self._model], self._listed))
+        self._page.lists.append(([*self._list.outputs, self._model], self._listed))
         self._page.progress.append((self._shows, self._now))
 
     async def _pick(self, session: str, event: gr.SelectData) -> list[Any]:
@@ -185,6 +184,7 @@ class ModelTab:
             except AppError as error:
                 why = error.message
         why = why or await asyncio.to_thread(_about, file, files, self._engine.loaders[loader])
+        why = "\n".join(part for part in (why, _other_loaders(file, list(self._engine.loaders.values()), loader)) if part)
         visible = [gr.update(visible=name == loader) for name in self._groups]
         return [gr.update(choices=fitting, value=loader or None), gr.update(visible=bool(why), value=why), *visible]
 
@@ -260,7 +260,10 @@ class ModelTab:
     async def _listed(self, _: str = "") -> list[Any]:
         """The list read anew; what is chosen in it stays."""
         files = await self._engine.files()
-        return [[_row(file) for file in files], gr.update(visible=not files), gr.update(choices=[file.name for file in files])]
+        return [*await self._list.fresh(files), gr.update(choices=[file.name for file in files])]
+
+    async def _filtered(self, text: str, format: str, order: str) -> list[Any]:
+        return await self._list.shown(await self._engine.files(), text, format, order)
 
     async def _cancel_load(self) -> None:
         if not self._engine.cancel_load():
@@ -292,6 +295,19 @@ def _why(file: ModelFile, spec: LoaderSpec) -> str:
     return "" if spec.accepts(file) > 0 else f"{spec.title} does not load {file.format} files."
 
 
+def _other_loaders(file: ModelFile, specs: list[LoaderSpec], chosen: str) -> str:
+    """Which other loaders take the file, and why the rest does not."""
+    if file.problem:
+        return ""
+    others = [spec for spec in specs if spec.name != chosen]
+    lacking = [_why(file, spec) for spec in others if spec.accepts(file) > 0 and registry.missing(spec)]
+    suited = [spec.title for spec in others if spec.accepts(file) > 0 and not registry.missing(spec)]
+    unsuited = [spec.title for spec in others if spec.accepts(file) <= 0]
+    parts = [f"Also: {', '.join(suited)}." if suited else "", *lacking,
+             f"Not for {file.format} files: {', '.join(unsuited)}." if unsuited else ""]
+    return " ".join(part for part in parts if part)
+
+
 def _about(file: ModelFile, files: list[ModelFile], loader: LoaderSpec) -> str:
     """What the file is, what loading it takes, which of its variants fits; reads the free memory, so it belongs in a thread."""
     specs = {file.name: loader}
@@ -302,13 +318,3 @@ def _about(file: ModelFile, files: list[ModelFile], loader: LoaderSpec) -> str:
             continue  # its loader is not installed: not one to choose among
     advice = explain.advice(file, files, specs, memory.free_ram(), memory.free_vram())
     return " ".join(part for part in (explain.introduction(file), explain.sentence(file), advice) if part)
-
-
-def _row(file: ModelFile) -> list[str]:
-    parameters = f"{file.n_params / 1e9:.1f} B" if file.n_params >= 1e9 else f"{file.n_params / 1e6:.1f} M"
-    parameters = parameters if file.n_params else ""
-    size = explain.size_words(file.size_bytes) if file.has_weights else ""
-    return [file.name, file.format, size, parameters, file.quantization,
-            str(file.trained_context or ""), file.architecture, explain.sentence(file)]
-
-
