@@ -118,7 +118,9 @@ class ChatService:
                 place = _place(chat)
             parent = under
         else:
-            conversation = self._begun[session] = await self._begin(state, title=_title(text))
+            conversation = await self._begin(state, title=_title(text))
+            self._begun.pop(session, None)  # so that the one begun longest ago is first
+            self._begun[session] = conversation
             if len(self._begun) > MAX_BEGUN:
                 del self._begun[next(iter(self._begun))]
             parent = (await self._sessions.get(session)).head
