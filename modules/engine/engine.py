@@ -241,6 +241,7 @@ class Engine:
         self._tasks.discard(task)
         run.fail(Cancelled("Stopped before the reply began."))
         run.lag(False)
+        run.let_go()
         held.runs.pop(run.id, None)
         loop = asyncio.get_running_loop()
         held.used_at = loop.time()

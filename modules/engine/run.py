@@ -86,6 +86,12 @@ class Run:
         if self.on_lag is not None:
             self.on_lag(is_behind)
 
+    def let_go(self) -> None:
+        """Forget the model and the listener, at the end: a run that is kept for its readers must not keep an unloaded model's
+        client, nor a whole chat, in memory with it."""
+        assert self.done, "a live run still needs them"
+        self.on_cancel = self.on_lag = self._listener = None
+
     def fail(self, error: AppError, usage: Usage | None = None) -> None:
         """End the run by an error; the text so far stays valid."""
         if not self.done:

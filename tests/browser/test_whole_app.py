@@ -121,7 +121,7 @@ def test_a_character_greets_and_answers_by_name(open_app: Open, app: RunningApp)
     page.get_by_text("Maren hangs your coat").wait_for()
     say(page, "Thank you for the tea")
     page.get_by_text("The end.").wait_for()
-    assert page.locator(".message.assistant header").last.inner_text() == "Maren"
+    assert page.locator(".message.assistant header .name").last.inner_text() == "Maren"
     assert n_chats(app) == before + 1
 
 

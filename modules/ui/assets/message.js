@@ -22,7 +22,7 @@ export class MessageView {
     this.again = h("div", { class: "again", hidden: true }); // how another model's answer to the same message comes along
     this.buttons = h("div", { class: "actions", role: "group", "aria-label": "Message actions" });
     this.element = h("article", { class: `message ${facts.role}`, "data-node": facts.id, "aria-label": facts.name },
-      h("header", {}, h("span", { class: "name", text: facts.name, dir: "auto" }), this.writer),
+      h("header", {}, h("span", { class: "name", text: facts.name, dir: "auto" }), " ", this.writer),
       this.body, this.state, this.again, h("footer", {}, this.buttons, this.stats));
     if (facts.reasoning) {
       this.addReasoning(facts.reasoning.seconds);

@@ -1,7 +1,7 @@
 // This browser tab's session: a random id, kept over reloads. A duplicated tab, which begins with a copy of it, gets its own.
 
 const KEY = "colloquy-session";
-const PATIENCE = 500; // milliseconds within which the page before a reload lets go of its id
+const PATIENCE = 1500; // milliseconds within which the page before a reload lets go of its id, on a busy machine too
 
 const id = window.colloquySession?.() ?? await claim(); // tests choose their own
 window.colloquySession = session;
