@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -106,6 +108,7 @@ class Loading:
         if self._held.get(held.name) is held:
             del self._held[held.name]
         await held.worker.close()
+        await asyncio.to_thread(_give_back)
 
     async def _load(self, file: ModelFile, loader: str, options: Mapping[str, Any] | None, is_patient: bool) -> Held:
         self._watch.set(LoadState("loading", file.name, loader, 0.0, "Reading the file's headers"))
@@ -233,6 +236,12 @@ class Loading:
         task = asyncio.create_task(wait_and_release(), name=f"retire {old.name}")
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
+
+
+def _give_back() -> None:
+    """Hand the memory that was freed with a model back to the system; glibc keeps it, other C libraries have no such call."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _ended(held: Held) -> None:
