@@ -160,7 +160,7 @@ def make_services(settings: Settings, root: Path) -> Services:
     catalog = Catalog(folders, allowed=[settings.model] if settings.model not in ("", NONE) else [], others=others,
                       servers=Path(os.path.abspath(servers)))
     engine = Engine(catalog, registry.find_loaders(), log_dir=log_dir, max_models=settings.max_models,
-                    max_queue=settings.max_queue, autoload=settings.autoload)
+                    max_queue=settings.max_queue, autoload=settings.autoload, idle_unload=settings.idle_unload)
     instance = secrets.token_hex(8)
     sessions = Sessions(store.sessions, first=_first_taste(store))
     replies = Replies(engine, store, instance)

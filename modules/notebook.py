@@ -120,6 +120,7 @@ class Notebook:
             raise
 
     async def _begin(self, state: Session, saved: Document, run_id: str) -> Continuation:
+        await self._engine.rouse(state.model)
         model = state.model if any(held.name == state.model for held in self._engine.models) else ""
         self._engine.held(model)
         header = {"document": saved.id, "base": saved.version, "owner": LOCAL, "instance": self._instance}

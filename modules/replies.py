@@ -123,6 +123,7 @@ class Replies:
                 task.add_done_callback(lambda _: self._endings.pop(node.id))
 
         try:
+            await self._engine.rouse(by or state.model)
             request = self.request(state, path, opening, going_on=going_on, by=by)
             header = {"node": node.id, "conversation": node.conversation, "instance": self._instance}
             stream.writer = self._writers[run_id] = await asyncio.to_thread(self._journal.open, run_id, header)

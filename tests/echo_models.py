@@ -34,10 +34,10 @@ class EchoCatalog:
 
 @asynccontextmanager
 async def echo_engine(tmp_path: Path, *, max_models: int = 1, max_queue: int = 64, autoload: bool = False,
-                      **options: Any) -> AsyncIterator[Engine]:
+                      idle_unload: float = 0.0, **options: Any) -> AsyncIterator[Engine]:
     """An engine with the model `echo` loaded with these options; `other` and `third` may be loaded too."""
     engine = Engine(EchoCatalog("echo", "other", "third"), registry.find_loaders(), log_dir=tmp_path, max_models=max_models,
-                    max_queue=max_queue, autoload=autoload)
+                    max_queue=max_queue, autoload=autoload, idle_unload=idle_unload)
     try:
         await engine.load("echo", options=options)
         yield engine

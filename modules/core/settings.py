@@ -18,6 +18,7 @@ class Settings:
     servers: str = setting("str", "", "Servers file", "A YAML file that lists OpenAI-compatible servers, each with name, base_url, model and perhaps api_key or api_key_env; empty: servers.yaml in the data folder, if there.", group="Model", maximum=4096)
     max_models: int = setting("int", 1, "Models at once", "How many models may be loaded at the same time.", group="Model", minimum=1, maximum=16)
     autoload: bool = setting("bool", False, "Autoload", "Load a model when an API request names it; where that takes another's place, replies under way end first.", group="Model")
+    idle_unload: float = setting("float", 0.0, "Unload when idle", "Minutes without a reply after which a model is unloaded; the next message or request loads it again as it was. 0: models stay loaded.", group="Model", minimum=0, maximum=100_000)
     max_queue: int = setting("int", 64, "Queue length", "How many runs may wait for a model; more are refused as busy.", group="Model", minimum=1, maximum=10_000)
     hub_url: str = setting("str", "", "Hub", "The Hugging Face hub that models are downloaded from, or a mirror of it; empty: HF_ENDPOINT, else https://huggingface.co.", group="Download", maximum=2048)
     hub_token: str = setting("str", "", "Hub token", "The token for gated models, sent to the hub's host alone; better given as a variable than as a flag, which other programs can see. Empty: the one saved in the Download tab, else HF_TOKEN.", group="Download", maximum=512, is_secret=True)

@@ -22,6 +22,7 @@ from .generation import Generation, unforeseen
 from .loading import Loading
 from .models import Held, LoadWatch
 from .prompt import Prompt, PromptBuilder
+from .resting import Resting
 from .run import Run
 from .scoring import score_tokens
 
@@ -33,11 +34,12 @@ class Engine:
     """Owns the models and the runs. Everything here happens on one event loop; nothing needs a lock.
 
     `loaders` are the specs by name; `log_dir` holds one log a worker; at most `max_models` are held at a time and at most
-    `max_queue` runs wait for one. With `autoload`, `ready` loads a model that is asked for by name.
+    `max_queue` runs wait for one. With `autoload`, `ready` loads a model that is asked for by name. A model that was idle for
+    `idle_unload` minutes is unloaded, and loaded again by `awake` as it was; 0: never.
     """
 
     def __init__(self, catalog: Catalog, loaders: Mapping[str, LoaderSpec], *, log_dir: Path, max_models: int = 1,
-                 max_queue: int = 64, autoload: bool = False) -> None:
+                 max_queue: int = 64, autoload: bool = False, idle_unload: float = 0.0) -> None:
         self.catalog = catalog
         self.autoload = autoload
         self.loaders = dict(loaders)
@@ -50,6 +52,8 @@ class Engine:
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading = Loading(self._held, self.watch, self.loaders, log_dir=log_dir, max_models=max_models, lost=self._lost)
+        self._max_models = max_models
+        self._resting = Resting(self._held, self._let_rest, seconds=60 * idle_unload)
 
     # Models
 
@@ -67,17 +71,23 @@ class Engine:
         """Load a model by its catalog name or path; progress is told by `watch`. is_patient: a model that has to make room in
         memory first ends its replies instead of dropping them. asked_by: whatever `cancel_load` may name it by.
 
-        Where no options are given, not even none, those that `saved_options` has for the model are taken, and without a loader
-        theirs.
+        Where no options are given, not even none, a resting model is loaded as it was, another with those that `saved_options`
+        has for it, and without a loader theirs.
 
         Raises NotFound, LoadFailed, OutOfMemory, WorkerDied, Conflict while another load runs, Cancelled after `cancel_load`.
         """
         file = await asyncio.to_thread(self.catalog.find, name)
-        if options is None and self.saved_options is not None:
+        rest = self._resting.of(file.name)
+        if options is None and rest is not None and loader in ("", rest.loader):
+            loader, options = rest.loader, rest.options
+        elif options is None and self.saved_options is not None:
             saved = await self.saved_options.get(file.name)
             if saved is not None and loader in ("", saved.loader):
                 loader, options = saved.loader, saved.options
         held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by)
+        for resting in [file.name, *self._resting.names[self._max_models - len(self._held):]]:
+            self._resting.forget(resting)
+        self._resting.watch()
         if self.on_loaded is not None:
             self.on_loaded(held)
         return held
@@ -95,7 +105,11 @@ class Engine:
         return self._loading.to_replace(name)
 
     async def unload(self, name: str) -> None:
-        """Unload a model; its runs end as cancelled with the text they have."""
+        """Unload a model, which then does not come back by itself; its runs end as cancelled with the text they have."""
+        if self._resting.of(name) is not None:
+            self._resting.forget(name)
+            self.watch.touch()
+            return
         held = self.held(name)
         for run in list(held.runs.values()):
             run.cancel()
@@ -108,6 +122,8 @@ class Engine:
         if not models:
             if self._loading.busy:
                 raise NoModel(f"{self.watch.state.name} is still loading; try again when it is ready.")
+            if self.resting:
+                raise NoModel(f"{self.resting[0]} was idle and is unloaded; a message or a request for a reply loads it again.")
             raise NoModel("No model is loaded. Load one in the Model tab, or by POST /v1/internal/model/load.")
         if not name:
             return models[0]
@@ -116,13 +132,40 @@ class Engine:
                 return held
         raise NotFound(f"The model {name!r} is not loaded; loaded: {', '.join(held.name for held in models)}.", param="model")
 
+    @property
+    def resting(self) -> list[str]:
+        """The models that were unloaded because they were idle and that `awake` loads again, the newest first."""
+        return self._resting.names
+
+    async def awake(self, name: str = "") -> Held:
+        """As `held`; a resting model of that name is loaded first, for "" the newest resting one where none is held.
+
+        Raises what `load` raises, but waits for another load to end.
+        """
+        while True:
+            if self._resting.of(name) is None or (not name and self.models):
+                return self.held(name)
+            try:
+                await self.load(name or self.resting[0], is_patient=True)
+            except Conflict:  # another load is under way, perhaps this very one, unless the app is stopping
+                if not self._loading.busy:
+                    raise
+                await self._loading.settled()
+
+    async def rouse(self, chosen: str) -> None:
+        """Load the resting model that is to answer a person who chose `chosen`, where it is one; raises as `awake`."""
+        if chosen in self.resting or not self.models:
+            await self.awake(chosen if chosen in self.resting else "")
+
     async def ready(self, name: str) -> Held:
-        """As `held`; with `autoload` a model of the catalog that is not loaded is loaded first.
+        """As `awake`; with `autoload` a model of the catalog that is not loaded is loaded first.
 
         It waits for another load to end, and for the replies of a model whose place it has to take: nobody's reply is cut off by
         somebody else's request.
         """
         while True:
+            if self._resting.of(name) is not None:
+                return await self.awake(name)
             try:
                 return self.held(name)
             except (NoModel, NotFound):
@@ -150,17 +193,18 @@ class Engine:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._resting.close()
         await self._loading.close()
         await self._renderer.close()
 
     # Text and tokens
 
     async def tokenize(self, text: str, *, control: bool = False, model: str = "") -> list[int]:
-        return (await self.held(model).worker.tokenize([(text, control)]))[0]
+        return (await (await self.awake(model)).worker.tokenize([(text, control)]))[0]
 
     async def detokenize(self, ids: Sequence[int], *, model: str = "") -> str:
         """The text of these ids; incomplete characters at the cut become U+FFFD."""
-        held = self.held(model)
+        held = await self.awake(model)
         bad = next((i for i in ids if not 0 <= i < held.facts.vocab_size), None)
         if bad is not None:
             raise BadRequest(f"Token id {bad} is outside the vocabulary (0 to {held.facts.vocab_size - 1}).", param="tokens")
@@ -269,6 +313,10 @@ class Engine:
                        dropped=prompt.dropped, keep_from=prompt.keep_from, left_out=prompt.left_out,
                        ignored=tuple(ignored_params(params, held.spec.params)), quantization=held.quantization,
                        is_estimate=held.facts.takes == "messages")
+
+    async def _let_rest(self, held: Held) -> None:
+        await self._loading.release(held)
+        self.watch.touch()
 
     def _lost(self, held: Held, error: WorkerDied) -> None:
         """A worker died: its runs are told by their sinks; the model is no longer held."""

@@ -16,6 +16,7 @@ STARTER_LINE = ("You are talking to the starter model: tiny, made by this projec
                 "Load a larger one in the [Model tab](#tab-model).")  # the link is followed by chat_view.js
 LOADING_LINE = "The model is still being loaded."
 FAILED_LINE = "No model is loaded: the last one could not be. The Model tab says why."
+RESTING_LINE = "{name} was idle and is unloaded; your next message loads it again."
 NO_MODEL_LINE = "No model is loaded. Choose one in the Model tab."
 # Draws the chat again after Gradio changed it on the server.
 REDRAW = "() => { window.colloquyChat && window.colloquyChat.load(); }"
@@ -117,6 +118,8 @@ class ChatTab:
         held = engine.answering(chosen)
         if held is None:
             why = {"loading": LOADING_LINE, "failed": FAILED_LINE}
+            if engine.resting and engine.watch.state.status not in why:
+                return gr.update(visible=True, value=RESTING_LINE.format(name=_plain(engine.resting[0])))
             return gr.update(visible=True, value=why.get(engine.watch.state.status, NO_MODEL_LINE))
         lines = [STARTER_LINE] if held.name.startswith("starter") else []
         if chosen and chosen != held.name:

@@ -271,7 +271,8 @@ class ModelTab:
 
     async def _run_unload(self) -> None:
         try:
-            await self._engine.unload(self._engine.held().name)
+            resting = self._engine.resting if not self._engine.models else []
+            await self._engine.unload(resting[0] if resting else self._engine.held().name)
         except AppError as error:
             gr.Warning(error.message)
 
@@ -280,6 +281,7 @@ class ModelTab:
         for held in self._engine.models:
             memory = f", {held.facts.memory_bytes / 1e9:.2f} GB" if held.facts.memory_bytes else ""
             lines.append(f"{held.name} · {held.spec.title} · context {held.facts.context} · {held.facts.device}{memory}")
+        lines += [f"{name} was idle and is unloaded; the next message loads it again." for name in self._engine.resting]
         state = self._engine.watch.state
         none = f"{state.name} is being loaded." if state.status == "loading" else "No model is loaded."
         return "\n".join(lines) or none

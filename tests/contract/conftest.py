@@ -19,13 +19,13 @@ CONTEXT, SLOTS = 1024, 4
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session", params=SUBJECTS, ids=lambda subject: subject.name)
+@pytest.fixture(scope="package", params=SUBJECTS, ids=lambda subject: subject.name)
 def subject(request: pytest.FixtureRequest) -> Subject:
     found: Subject = request.param
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def spec(subject: Subject) -> LoaderSpec:
     found = registry.look()
     if subject.loader in found.broken:
@@ -39,13 +39,13 @@ def spec(subject: Subject) -> LoaderSpec:
     return spec
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def path(subject: Subject, spec: LoaderSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with subject.make(tmp_path_factory.mktemp(subject.name)) as path:
         yield path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def options(subject: Subject, spec: LoaderSpec) -> Callable[..., dict[str, Any]]:
     """The subject's options with others over them, parsed and complete as the worker gives them."""
 
@@ -57,7 +57,7 @@ def options(subject: Subject, spec: LoaderSpec) -> Callable[..., dict[str, Any]]
     return complete
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def load(spec: LoaderSpec, path: Path, options: Callable[..., dict[str, Any]]) -> Callable[..., Loader]:
     return lambda **others: spec.load(str(path), options(**others), lambda fraction, what: None)
 
@@ -84,7 +84,7 @@ def loader(load: Callable[..., Loader]) -> Iterator[Loader]:
     loader.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def noise(subject: Subject) -> float:
     return subject.noise
 

@@ -1,0 +1,81 @@
+"""Idle models are unloaded, and come back as they were with the next message or request."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import psutil
+import pytest
+
+from modules.core.errors import NoModel, NotFound
+from modules.core.events import Finished
+from modules.core.settings import Settings
+
+from .echo_models import echo_engine, say
+from .test_chat import TAB, desk
+from .test_engine import read, until
+
+SOON = 0.2 / 60  # minutes
+
+
+async def test_an_idle_model_ends_its_process_and_comes_back_with_its_options(tmp_path: Path) -> None:
+    async with echo_engine(tmp_path, idle_unload=SOON, script="Once more.", context=777) as engine:
+        pid = engine.held().worker.pid
+        await until(lambda: not engine.models)
+        await until(lambda: not psutil.pid_exists(pid))
+        assert engine.resting == ["echo"]
+        with pytest.raises(NoModel, match="echo was idle and is unloaded; a message"):
+            engine.held()
+        held = await engine.awake()
+        assert (held.name, held.facts.context, engine.resting) == ("echo", 777, [])
+        assert isinstance((await read(engine.start(say("Hi"))))[-1], Finished)
+        await until(lambda: engine.resting == ["echo"])
+        assert len(await engine.tokenize("one two")) > 0 and engine.models
+
+
+async def test_a_model_that_writes_stays_however_long_it_takes(tmp_path: Path) -> None:
+    async with echo_engine(tmp_path, idle_unload=SOON, script="word " * 60, rate=60) as engine:
+        run = engine.start(say("Go", max_tokens=60))
+        events = await read(run)
+        assert isinstance(events[-1], Finished) and events[-1].usage.completion_tokens == 60  # a second, five times as long
+        await until(lambda: engine.resting == ["echo"])
+
+
+async def test_without_the_setting_models_stay(tmp_path: Path) -> None:
+    async with echo_engine(tmp_path):
+        assert "idle models" not in {task.get_name() for task in asyncio.all_tasks()}
+    assert Settings().idle_unload == 0
+
+
+async def test_two_requests_at_once_wake_it_once(tmp_path: Path) -> None:
+    async with echo_engine(tmp_path, idle_unload=SOON, script="Yes.") as engine:
+        await until(lambda: engine.resting == ["echo"])
+        held = await asyncio.gather(*(engine.ready(name) for name in ("", "echo", "")))
+        assert len({id(one) for one in held}) == 1
+        with pytest.raises(NotFound):
+            await engine.ready("other")
+
+
+async def test_what_was_unloaded_by_hand_or_replaced_does_not_come_back(tmp_path: Path) -> None:
+    async with echo_engine(tmp_path, idle_unload=SOON) as engine:
+        await until(lambda: engine.resting == ["echo"])
+        await engine.unload("echo")
+        with pytest.raises(NoModel, match="No model is loaded"):
+            await engine.awake()
+        await engine.load("echo", options={})
+        await until(lambda: engine.resting == ["echo"])
+        await engine.load("other", options={})
+        assert engine.resting == [] and engine.held().name == "other"
+
+
+async def test_a_message_wakes_the_model_and_the_page_of_a_notebook_too(tmp_path: Path) -> None:
+    async with desk(tmp_path, idle_unload=SOON, script="Here I am.") as it:
+        await until(lambda: it.engine.resting == ["echo"])
+        reply = await it.say("Are you there?")
+        assert reply.status == "complete" and reply.model == "echo"
+        await until(lambda: it.engine.resting == ["echo"])
+        page = await it.notebook.create(TAB)
+        going = await it.notebook.generate(TAB, page.id, "Once", base=page.version)
+        await read(it.engine.run(going.run))
+        assert it.engine.models
