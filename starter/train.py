@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -136,11 +137,25 @@ def share_of_rate(plan: Plan, step: int) -> float:
     return min(1.0, (step + 1) / plan.warmup, 0.02 + 0.98 * (plan.steps - step) / (plan.steps - falls_from))
 
 
+def fill(model: LlamaForCausalLM, folder: Path) -> None:
+    """Give the model the weights of an exported folder; raises ValueError where they are of another shape."""
+    from transformers import LlamaForCausalLM
+
+    found = LlamaForCausalLM.from_pretrained(folder, dtype="float32").state_dict()
+    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+    if {name: weight.shape for name, weight in found.items()} != shapes:
+        raise ValueError(f"The weights in {folder} are of another shape than the plan's. Repeat the options they were made with.")
+    model.load_state_dict(found)
+
+
 class Run:
     """A training run: weights, optimizers and how far it is; one thread owns it."""
 
-    def __init__(self, plan: Plan, path: Path, *, is_compiled: bool = True) -> None:
-        """Begin anew, or go on from the checkpoint at `path`; raises ValueError where that is of another plan."""
+    def __init__(self, plan: Plan, path: Path, *, weights: Path | None = None, is_compiled: bool = True) -> None:
+        """Go on from the checkpoint at `path`, or begin: with the weights of the Hugging Face folder `weights`, or anew.
+
+        Raises ValueError where the checkpoint or the folder is of another plan.
+        """
         import torch
 
         self.plan, self.path = plan, path
@@ -152,6 +167,9 @@ class Run:
         self.rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.step, self.position, self.seconds, self.tokens = 0, Position(), 0.0, 0
         if not path.exists():
+            if weights is not None:
+                fill(self.model, weights)
+                self.position = Position(EARLY_CHUNKS)
             return
         state = torch.load(path, weights_only=True)
         if {**state["plan"], "steps": plan.steps} != asdict(plan):
@@ -196,13 +214,14 @@ class Run:
         part.replace(self.path)
 
 
-def train(plan: Plan, work: Path, *, threads: int, save_every: int, is_compiled: bool = True) -> Run:
+def train(plan: Plan, work: Path, *, threads: int, save_every: int, weights: Path | None = None,
+          is_compiled: bool = True) -> Run:
     """Run the plan to its end, or what is left of it; prints the mean loss of the last LOG_EVERY steps, and speed."""
     import torch
 
     torch.set_num_threads(threads)
     tokenizer = tokens.load_tokenizer(work / "tokenizer.json", plan.seed)
-    run = Run(plan, work / "checkpoint.pt", is_compiled=is_compiled)
+    run = Run(plan, work / "checkpoint.pt", weights=weights, is_compiled=is_compiled)
     losses: list[float] = []
     since, tokens_then = time.monotonic(), run.tokens
     for position, ids, weights in batches(tokenizer, plan, run.position):
@@ -245,11 +264,15 @@ def main() -> None:
         parser.add_argument("--" + name.replace("_", "-"), type=type(value), default=value)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "starter", help="where tokenizer and checkpoint live")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "starter" / "model", help="the Hugging Face folder to write")
+    parser.add_argument("--weights", type=Path, help="a Hugging Face folder to begin with where there is no checkpoint")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
     options = parser.parse_args()
     plan = Plan(**{name: getattr(options, name) for name in asdict(plan)})
-    run = train(plan, options.work, threads=options.threads, save_every=options.save_every)
+    if options.weights is not None and not (options.work / "tokenizer.json").exists():
+        options.work.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(options.weights / "tokenizer.json", options.work / "tokenizer.json")
+    run = train(plan, options.work, threads=options.threads, save_every=options.save_every, weights=options.weights)
     export(run.model, tokens.load_tokenizer(options.work / "tokenizer.json", plan.seed), options.out)
     (options.work / "training.json").write_text(json.dumps({
         **asdict(plan), "tokens": run.tokens, "seconds": run.seconds, "parameters": run.model.num_parameters()}), "utf-8")
