@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from modules.core.errors import AppError, BadRequest, Busy, ContextTooLong, LoadFailed
 from modules.core.knobs import knobs_of
 from modules.core.loader import (
+    WEIGHTS_FROM,
     FinishReason,
     LoaderSpec,
     ModelFacts,
@@ -61,6 +62,7 @@ class LlamaCpp:
 
     def _open(self, path: str, options: Options, progress: Progress) -> None:
         library, c = self._library, self._library.c
+        progress(WEIGHTS_FROM, "reading the headers")
         gpu_layers = options.gpu_layers if c.llama_supports_gpu_offload() else 0
         self._model = library.load_model(
             path, gpu_layers=gpu_layers, split=split_of(options, int(c.llama_max_devices())), split_mode=options.split_mode,

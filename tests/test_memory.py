@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modules import registry
 from modules.core.knobs import Knob
 from modules.core.loader import LoaderSpec, ModelFile
+from modules.engine import Engine
 from modules.models import memory
+from modules.models.catalog import Catalog
+from modules.models.forecast import forecast, kv_bytes_per_token
+
+from .tiny_models import tiny_gguf
 
 GB = 1 << 30
 LLAMA = ModelFile("l", "l", "gguf", 5 * GB, "llama", 8_000_000_000, 131_072, layers=32, kv_heads=8, head_dim=128)
@@ -24,20 +30,62 @@ def spec(**options: int | str) -> LoaderSpec:
 
 def test_a_token_of_kv_cache_is_layers_times_heads_times_dimension() -> None:
     """Llama 3 8B at f16: 32 layers * 8 heads * 128 * 2 tensors * 2 bytes = 131,072 bytes a token."""
-    assert memory.kv_bytes_per_token(LLAMA) == 131_072
-    assert memory.kv_bytes_per_token(LLAMA, "q8_0", "q8_0") == 131_072 * 34 / 64
+    assert kv_bytes_per_token(LLAMA) == 131_072
+    assert kv_bytes_per_token(LLAMA, "q8_0", "q8_0") == 131_072 * 34 / 64
 
 
 def test_the_forecast_adds_up() -> None:
-    needs = memory.forecast(LLAMA, {"context": 4096, "slots": 2})
+    needs = forecast(LLAMA, {"context": 4096, "slots": 2})
     assert needs.weights_bytes == 5 * GB and needs.kv_bytes == 4096 * 131_072, "slots of a GGUF model share one context"
     assert needs.total_bytes == needs.weights_bytes + needs.kv_bytes + needs.compute_bytes
-    assert memory.forecast(replace(LLAMA, format="safetensors"), {"context": 4096, "slots": 2}).kv_bytes == 2 * needs.kv_bytes
-    assert memory.forecast(LLAMA, {"context": 4096, "kv_type_k": "q8_0", "kv_type_v": "q8_0"}).kv_bytes < needs.kv_bytes
+    assert forecast(replace(LLAMA, format="safetensors"), {"context": 4096, "slots": 2}).kv_bytes == 2 * needs.kv_bytes
+    assert forecast(LLAMA, {"context": 4096, "kv_type_k": "q8_0", "kv_type_v": "q8_0"}).kv_bytes < needs.kv_bytes
     hf = replace(LLAMA, format="safetensors")
-    assert memory.forecast(hf, {"dtype": "float32", "quantization": "none"}).weights_bytes == 32_000_000_000
-    assert memory.forecast(hf, {"dtype": "float32", "quantization": "4bit"}).weights_bytes < 5 * GB
-    assert memory.forecast(ModelFile("e", "", "echo"), {"context": 4096}).total_bytes == 0
+    assert forecast(hf, {"dtype": "float32", "quantization": "none"}).weights_bytes == 32_000_000_000
+    assert forecast(hf, {"dtype": "float32", "quantization": "4bit"}).weights_bytes < 5 * GB
+    assert forecast(ModelFile("e", "", "echo"), {"context": 4096}).total_bytes == 0
+
+
+@pytest.mark.parametrize(("stored", "n_params", "options", "each"), [
+    ("BF16", 8_000_000_000, {"dtype": "auto"}, 2), ("F32", 8_000_000_000, {"dtype": "auto"}, 4),
+    ("BF16", 100_000_000, {"dtype": "auto"}, 4), ("BF16", 100_000_000, {"dtype": "auto", "device": "cuda"}, 2),
+    ("F16", 8_000_000_000, {"dtype": "float32"}, 4)])
+def test_pytorchs_number_format_counts_for_weights_and_cache(monkeypatch: pytest.MonkeyPatch, stored: str, n_params: int,
+                                                             options: dict[str, str], each: int) -> None:
+    monkeypatch.setattr("modules.models.forecast.computes_bfloat16", lambda: True)
+    file = replace(LLAMA, format="safetensors", quantization=stored, n_params=n_params)
+    needs = forecast(file, {"context": 1000, "slots": 1, **options})
+    assert needs.weights_bytes == each * n_params
+    assert needs.kv_bytes == 1000 * 32 * 8 * 128 * 2 * each
+
+
+def test_a_processor_without_bfloat16_takes_twice_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.models.forecast.computes_bfloat16", lambda: False)
+    file = replace(LLAMA, format="safetensors", quantization="BF16")
+    assert forecast(file, {"dtype": "auto"}).weights_bytes == 4 * file.n_params
+
+
+def test_scores_count_where_attention_is_not_flash() -> None:
+    file = replace(LLAMA, heads=32, hidden_size=4096, feed_forward=14_336)
+    plain = forecast(file, {"context": 8192, "flash_attention": "off"}).compute_bytes
+    assert plain - forecast(file, {"context": 8192}).compute_bytes == 512 * 32 * 8192 * 4
+
+
+async def test_what_a_loaded_model_takes_is_measured_without_its_libraries(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    path = tiny_gguf(tmp_path / "models" / "tiny.gguf")
+    engine = Engine(Catalog([path.parent]), registry.find_loaders(), log_dir=tmp_path)
+    try:
+        small = await engine.load("tiny", options={"context": 1024, "threads": 1})
+        assert small.facts.base_bytes > 10_000_000, "Python, llama.cpp"
+        kv_bytes = 2 * 1024 * small.file.layers * small.file.kv_heads * small.file.head_dim * 2
+        taken = await engine.measured(small)
+        assert path.stat().st_size / 2 + kv_bytes / 2 < taken < path.stat().st_size + kv_bytes + 40_000_000
+        assert small.forecast_bytes == forecast(small.file, small.options).total_bytes
+        large = await engine.load("tiny", options={"context": 65_536, "threads": 1})
+        assert 0.8 < (await engine.measured(large) - taken) / (63 * kv_bytes) < 1.2
+    finally:
+        await engine.close()
 
 
 def test_only_options_that_the_loader_has_are_chosen() -> None:
@@ -51,7 +99,7 @@ def test_the_context_is_what_was_trained_or_fits() -> None:
     assert memory.default_options(small, spec(context=0), 8 * GB, 0)["context"] == 512
     tight = memory.default_options(LLAMA, spec(context=0), 7 * GB, 0)["context"]
     assert tight % 256 == 0 and 512 <= tight < 16_384
-    assert memory.forecast(LLAMA, {"context": tight}).total_bytes <= 7 * GB
+    assert forecast(LLAMA, {"context": tight}).total_bytes <= 7 * GB
     assert memory.default_options(LLAMA, spec(context=0), 1 * GB, 0)["context"] == 512
 
 

@@ -22,7 +22,7 @@ def routes(engine: Engine) -> APIRouter:
         loading = None
         if state.status == "loading":
             loading = {"model_name": state.name, "progress": state.fraction, "what": state.what}
-        return {**(_info(models[0]) if models else {"model_name": None, "loader": None}), "loading": loading,
+        return {**(await _info(engine, models[0]) if models else {"model_name": None, "loader": None}), "loading": loading,
                 "loaded": [held.name for held in models]}
 
     @router.get("/model/list")
@@ -40,7 +40,8 @@ def routes(engine: Engine) -> APIRouter:
         name = field(body, "model_name", str, "")
         if not name:
             raise BadRequest("model_name is missing; GET /v1/internal/model/list names the models.", param="model_name")
-        return _info(await engine.load(name, loader=field(body, "loader", str, ""), options=field(body, "options", dict)))
+        held = await engine.load(name, loader=field(body, "loader", str, ""), options=field(body, "options", dict))
+        return await _info(engine, held)
 
     @router.post("/model/unload")
     async def unload(http: Request) -> dict[str, Any]:
@@ -84,9 +85,10 @@ async def _ids(engine: Engine, body: dict[str, Any]) -> list[int]:
     return await engine.tokenize(text, control=field(body, "control", bool, False), model=field(body, "model", str, ""))
 
 
-def _info(held: Held) -> dict[str, Any]:
+async def _info(engine: Engine, held: Held) -> dict[str, Any]:
     facts = held.facts
     return {"model_name": held.name, "loader": held.spec.name, "context_length": facts.context, "slots": facts.slots,
             "quantization": held.quantization, "architecture": held.file.architecture, "device": facts.device,
-            "memory_bytes": facts.memory_bytes, "options": facts.options, "features": sorted(facts.features),
+            "memory_bytes": facts.memory_bytes, "forecast_bytes": held.forecast_bytes,
+            "measured_bytes": await engine.measured(held), "options": facts.options, "features": sorted(facts.features),
             "params": sorted(held.spec.params)}

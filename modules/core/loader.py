@@ -66,7 +66,8 @@ class ModelFile:
 
     name: how people and API clients call it; unique in a catalog. path: the file, the folder, or a split's first file.
     n_params, trained_context, quantization, chat_template are 0 or "" where the headers do not say.
-    layers, kv_heads, head_dim: what the KV cache's size follows from; 0 where unknown.
+    layers, kv_heads, head_dim: what the KV cache's size follows from; heads, hidden_size, feed_forward: what computing takes
+    follows from these; 0 where unknown.
     problem: why it cannot be loaded, with the way out; empty where nothing speaks against it.
     source: the other program on this machine that it belongs to, or the host of a server's model; "" for what is in the folders.
     """
@@ -83,6 +84,9 @@ class ModelFile:
     layers: int = 0
     kv_heads: int = 0
     head_dim: int = 0
+    heads: int = 0
+    hidden_size: int = 0
+    feed_forward: int = 0
     problem: str = ""
     source: str = ""
 
@@ -99,6 +103,7 @@ class ModelFacts:
     eog_ids: tokens that end a generation. special_tokens: text of each control token by id, for templates (bos_token,
     eos_token) and for finding reasoning marks. options: the loader's options as they came out (context, threads...).
     chat_template is "" where the model has none. add_bos: whether a prompt starts with BOS unless it already does.
+    base_bytes: what the process took before the weights, set by the worker; 0 where unknown.
     takes: "ids" for models whose prompt we build; "messages" where a remote server does, and the numbers of tokens are estimates.
     """
 
@@ -117,6 +122,7 @@ class ModelFacts:
     options: dict[str, Any] = field(default_factory=dict)
     memory_bytes: int = 0
     device: str = "cpu"
+    base_bytes: int = 0
 
 
 @runtime_checkable
@@ -170,7 +176,11 @@ class Loader(Protocol):
 
 
 Progress = Callable[[float, str], None]
-"""progress(fraction 0..1, what is being done); raises errors.Cancelled when the person cancelled: let it through."""
+"""progress(fraction 0..1, what is being done); raises errors.Cancelled when the person cancelled: let it through.
+
+Below WEIGHTS_FROM the loader's libraries are started and no weight is read yet: what the process takes then is its own.
+"""
+WEIGHTS_FROM = 0.02
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..models.catalog import Catalog
 from ..saved_options import SavedOptions
 from ..text.splitter import Splitter, starts_inside
 from ..text.template import TemplateRenderer
+from ..worker import memory_use
 from .generation import Generation, unforeseen
 from .loading import Loading
 from .models import Held, LoadWatch
@@ -103,6 +104,12 @@ class Engine:
     def makes_room(self, name: str) -> Held | None:
         """The loaded model that goes when `name` is loaded; None where there is room for one more."""
         return self._loading.to_replace(name)
+
+    async def measured(self, held: Held) -> int:
+        """Bytes that the model takes of this machine's memory now, without its loader's libraries; 0 where nobody can say."""
+        if not held.file.has_weights or not held.facts.base_bytes:
+            return 0
+        return max(0, await asyncio.to_thread(memory_use.bytes_of, held.worker.pid) - held.facts.base_bytes)
 
     async def unload(self, name: str) -> None:
         """Unload a model, which then does not come back by itself; its runs end as cancelled with the text they have."""

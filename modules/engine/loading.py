@@ -16,6 +16,7 @@ from ..core.errors import AppError, Cancelled, Conflict, LoadFailed, WorkerDied
 from ..core.knobs import parse_values
 from ..core.loader import LoaderSpec, ModelFile
 from ..models import memory
+from ..models.forecast import forecast
 from ..text.splitter import detect_marks
 from ..worker.client import WorkerClient
 from .models import Held, LoadState, LoadWatch
@@ -216,7 +217,8 @@ class Loading:
                                           on_progress=progress)
         facts = worker.facts
         held = Held(file, spec, plan.asked, plan.options, worker,
-                    detect_marks(facts.chat_template, tuple(facts.special_tokens.values())))
+                    detect_marks(facts.chat_template, tuple(facts.special_tokens.values())),
+                    forecast_bytes=forecast(file, plan.options).total_bytes)
         worker.on_death = lambda error: self._lost(held, error)
         if not worker.alive:  # it died between its last word and here; nobody would hear of it any more
             raise LoadFailed(f"The process of {file.name} ended as soon as it was loaded; see the log.", log=worker.log_tail())
@@ -253,5 +255,5 @@ async def _ended(held: Held) -> None:
 
 def _fits(plan: _Plan) -> bool:
     """Whether the model fits beside what is loaded now, with a tenth to spare."""
-    needed = memory.forecast(plan.file, plan.options).total_bytes * 1.1
+    needed = forecast(plan.file, plan.options).total_bytes * 1.1
     return needed <= memory.free_ram() and (not memory.free_vram() or needed <= memory.free_vram())

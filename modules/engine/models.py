@@ -23,6 +23,7 @@ class Held:
     """A loaded model and its process; the engine alone changes it, on the event loop.
 
     asked: the options as given; options: those completed; facts.options says how they came out. runs: those not yet ended, by id.
+    forecast_bytes: what loading it was expected to take.
     """
 
     file: ModelFile
@@ -35,6 +36,7 @@ class Held:
     used_at: float = field(default_factory=time.monotonic)
     loaded_at: float = field(default_factory=time.time)
     retiring: bool = False
+    forecast_bytes: int = 0
 
     @property
     def name(self) -> str:

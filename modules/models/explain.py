@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..core.loader import LoaderSpec, ModelFile
-from .memory import Forecast, default_options, forecast
+from .forecast import Forecast, forecast
+from .memory import default_options
 from .naming import decode, family
 
 ALIKE = 0.1  # variants of one model differ by less in their number of parameters: some keep the output matrix twice

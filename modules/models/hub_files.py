@@ -11,9 +11,9 @@ from typing import Any, Literal
 from ..core.loader import ModelFile
 from ..store.files import refusal
 from .explain import quantization, size_words
+from .forecast import forecast
 from .hub import Hub, HubFailed
 from .hub_search import Card
-from .memory import forecast
 from .naming import decode
 
 MAX_PAGES = 40

@@ -1,79 +1,20 @@
-"""What a model will need, what the machine has free, and the load options that follow."""
+"""What the machine has free, and the load options that follow for a model."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.loader import LoaderSpec, ModelFile
+from .forecast import LARGEST_DEFAULT_CONTEXT, Forecast, context_bytes, forecast
 
-LARGEST_DEFAULT_CONTEXT = 16_384  # tokens
 CONTEXT_STEP = 256                # llama.cpp rounds to it, and loses prefix reuse where it has to
 SMALLEST_CONTEXT = 512
 USABLE = 0.9                      # of what is free
 RESERVE_BYTES = 256 << 20         # for the page, other programs' next breath
-UNKNOWN_KV_BYTES = 128 << 10      # a token, where the headers do not say: that of an 8 B Llama 3
 VRAM_RESERVE_BYTES = 512 << 20    # the backend's own context and the desktop
-
-# bytes an element of the KV cache; block formats count their scales
-CACHE_BYTES: dict[str, float] = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
-                                 "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32}
-
-# bytes a weight in the number formats that a loader can bring weights into; scales are counted with the quantized ones
-WEIGHT_BYTES: dict[str, float] = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1.1, "int8": 1.1, "4bit": 0.6}
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """Bytes that a model takes once loaded. compute: buffers beside weights and KV cache, estimated."""
-
-    weights_bytes: int
-    kv_bytes: int
-    compute_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        return self.weights_bytes + self.kv_bytes + self.compute_bytes
-
-
-def kv_bytes_per_token(file: ModelFile, kv_type_k: str = "f16", kv_type_v: str = "f16") -> float:
-    """Keys and values of one token in all layers; an upper bound for models whose layers see only a window."""
-    elements = file.layers * file.kv_heads * file.head_dim
-    if not elements:
-        return UNKNOWN_KV_BYTES if file.format != "echo" else 0
-    return elements * (CACHE_BYTES.get(kv_type_k, 2) + CACHE_BYTES.get(kv_type_v, 2))
-
-
-def forecast(file: ModelFile, options: Mapping[str, Any]) -> Forecast:
-    """What `file` needs with these load options, when every slot's context is full."""
-    context = int(options.get("context") or min(file.trained_context or LARGEST_DEFAULT_CONTEXT, LARGEST_DEFAULT_CONTEXT))
-    return Forecast(_weights_bytes(file, options), int(_context_bytes(file, options) * context), _compute_bytes(file))
-
-
-def _weights_bytes(file: ModelFile, options: Mapping[str, Any]) -> int:
-    """The file's size, but for loaders that change the number format while they load."""
-    if file.format in ("gptq", "awq") and options.get("kernel") == "dense":
-        return int(file.n_params * WEIGHT_BYTES.get(str(options.get("dtype")), WEIGHT_BYTES["float32"]))
-    for option in ("quantization", "dtype"):
-        each = WEIGHT_BYTES.get(str(options.get(option)))
-        if each is not None and file.format == "safetensors":
-            return int(file.n_params * each)
-    return file.size_bytes
-
-
-def _context_bytes(file: ModelFile, options: Mapping[str, Any]) -> float:
-    """KV bytes for each token of the option `context`: llama.cpp's slots share one context, others have one each."""
-    types = [str(options.get(f"kv_type_{which}") or options.get(f"cache_type_{which}") or "f16") for which in "kv"]
-    return kv_bytes_per_token(file, *types) * (1 if file.format == "gguf" else max(1, int(options.get("slots") or 1)))
-
-
-def _compute_bytes(file: ModelFile) -> int:
-    """Activations and logits: small beside the weights, not nothing beside a small model's."""
-    return 0 if file.format == "echo" else (64 << 20) + file.size_bytes // 20
 
 
 def default_options(file: ModelFile, spec: LoaderSpec, free_ram: int, free_vram: int) -> dict[str, Any]:
@@ -100,8 +41,9 @@ def _within(knob: Any, value: int) -> int:
 def _fitting_context(file: ModelFile, spec: LoaderSpec, free_bytes: int) -> int:
     """Tokens, a multiple of 256 and at least 512, or 256 for a model trained on less."""
     wanted = min(file.trained_context or LARGEST_DEFAULT_CONTEXT, LARGEST_DEFAULT_CONTEXT)
-    each = _context_bytes(file, {name: knob.default for name, knob in spec.options.items()})
-    room = USABLE * free_bytes - RESERVE_BYTES - file.size_bytes - _compute_bytes(file)
+    options = {name: knob.default for name, knob in spec.options.items()}
+    each, least = context_bytes(file, options), forecast(file, {**options, "context": SMALLEST_CONTEXT})
+    room = USABLE * free_bytes - RESERVE_BYTES - least.weights_bytes - least.compute_bytes
     fits = int(room / each) if each else wanted
     return max(min(wanted, fits) // CONTEXT_STEP * CONTEXT_STEP, SMALLEST_CONTEXT if wanted >= SMALLEST_CONTEXT else CONTEXT_STEP)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.loader import ModelFile
+from .forecast import forecast
 from .hub_files import CHAT_CONTEXT
-from .memory import forecast
 
 
 @dataclass(frozen=True)

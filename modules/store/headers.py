@@ -116,6 +116,7 @@ def _facts(headers: list[GgufHeader]) -> dict[str, Any]:
             "trained_context": number("context_length"), "chat_template": _text(values, "tokenizer.chat_template"),
             "quantization": _file_type(values, most), "layers": number("block_count"),
             "kv_heads": number("attention.head_count_kv") or heads,
+            "heads": heads, "hidden_size": embedding, "feed_forward": number("feed_forward_length"),
             "head_dim": number("attention.key_length") or (embedding // heads if heads else 0)}
 
 

@@ -134,6 +134,7 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
             "trained_context": number("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"),
             "layers": number("num_hidden_layers", "n_layer", "num_layers"),
             "kv_heads": number("num_key_value_heads", "num_kv_heads") or heads,
+            "heads": heads, "hidden_size": hidden, "feed_forward": number("intermediate_size", "n_inner", "ffn_dim"),
             "head_dim": number("head_dim") or (hidden // heads if heads else 0)}
 
 

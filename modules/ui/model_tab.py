@@ -252,7 +252,7 @@ class ModelTab:
         loading = state.status == "loading"
         error = state.error.message if state.error else ""
         log = await self._engine.load_log() if loading or error else ""
-        return [self._status_text(), gr.update(visible=loading, value=round(100 * state.fraction)),
+        return [await self._status_text(), gr.update(visible=loading, value=round(100 * state.fraction)),
                 gr.update(visible=loading or bool(error), value=error or f"{state.name}: {state.what}",
                           label="Why it failed" if error else "Loading"),
                 gr.update(visible=bool(log), value=log), gr.update(interactive=not loading), gr.update(interactive=loading)]
@@ -276,11 +276,15 @@ class ModelTab:
         except AppError as error:
             gr.Warning(error.message)
 
-    def _status_text(self) -> str:
+    async def _status_text(self) -> str:
         lines = []
         for held in self._engine.models:
-            memory = f", {held.facts.memory_bytes / 1e9:.2f} GB" if held.facts.memory_bytes else ""
-            lines.append(f"{held.name} · {held.spec.title} · context {held.facts.context} · {held.facts.device}{memory}")
+            parts = [held.name, held.spec.title, f"context {held.facts.context}", held.facts.device]
+            if taken := await self._engine.measured(held):
+                parts.append(f"takes {explain.size_words(taken)}, forecast {explain.size_words(held.forecast_bytes)}")
+            elif held.facts.memory_bytes:
+                parts.append(explain.size_words(held.facts.memory_bytes))
+            lines.append(" · ".join(parts))
         lines += [f"{name} was idle and is unloaded; the next message loads it again." for name in self._engine.resting]
         state = self._engine.watch.state
         none = f"{state.name} is being loaded." if state.status == "loading" else "No model is loaded."

@@ -13,13 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from queue import SimpleQueue
 
 from .. import registry
 from ..core.errors import AppError, BadRequest, LoadFailed
 from ..core.knobs import parse_values
-from ..core.loader import Loader
-from . import messages
+from ..core.loader import WEIGHTS_FROM, Loader, ModelFacts
+from . import memory_use, messages
 from .frames import FrameError, FrameReader
 from .messages import Close, Command, Load, LoadError, Progress, Ready
 from .outbox import Outbox
@@ -47,8 +48,8 @@ def main(parent: int) -> int:
     if not isinstance(command, Load):
         raise FrameError(f"The first command must be a load; got {command!r}.")
     try:
-        loader = _load(command, lambda fraction, what: send(messages.encode(Progress(fraction, what))))
-        ready = messages.encode(Ready(loader.facts))
+        loader, facts = _load(command, lambda fraction, what: send(messages.encode(Progress(fraction, what))))
+        ready = messages.encode(Ready(facts))
     except Exception as error:  # noqa: BLE001 - the parent tells the person
         send(messages.encode(LoadError(_load_error(error))))
         return 0
@@ -131,8 +132,21 @@ def _write_all(fd: int, piece: bytes) -> None:
         os._exit(0)
 
 
-def _load(command: Load, send_progress: Callable[[float, str], None]) -> Loader:
-    """The loaded model; raises LoadFailed naming an option the loader does not have."""
+class Base:
+    """Takes down what the process takes when its libraries have started and no weight is read, by the progress of the load."""
+
+    def __init__(self, send: Callable[[float, str], None]) -> None:
+        self.bytes = 0
+        self._send = send
+
+    def progress(self, fraction: float, what: str) -> None:
+        if fraction >= WEIGHTS_FROM and not self.bytes:
+            self.bytes = memory_use.bytes_of(os.getpid())
+        self._send(fraction, what)
+
+
+def _load(command: Load, send_progress: Callable[[float, str], None]) -> tuple[Loader, ModelFacts]:
+    """The loaded model and what it says of itself; raises LoadFailed naming an option the loader does not have."""
     spec = registry.find_loaders().get(command.loader)
     if spec is None:
         raise LoadFailed(f"There is no loader called {command.loader!r} that works; see the log.", param="loader")
@@ -141,7 +155,9 @@ def _load(command: Load, send_progress: Callable[[float, str], None]) -> Loader:
         raise LoadFailed(f"The loader {spec.name} has no option {', '.join(unknown)}; it has: "
                          f"{', '.join(spec.options) or 'none'}.", param="options")
     defaults = {name: knob.default for name, knob in spec.options.items()}
-    return spec.load(command.path, {**defaults, **parsed}, _seldom(send_progress))
+    base = Base(_seldom(send_progress))
+    loader = spec.load(command.path, {**defaults, **parsed}, base.progress)
+    return loader, replace(loader.facts, base_bytes=base.bytes)
 
 
 def _seldom(send: Callable[[float, str], None]) -> Callable[[float, str], None]:
