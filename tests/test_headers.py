@@ -67,7 +67,7 @@ def write_folder(path: Path, weights: bytes | None = None, **files: object) -> P
 def test_a_gguf_file_says_what_it_is(tmp_path: Path) -> None:
     file = read_model(write_gguf(tmp_path / "m.gguf"), "m")
     assert file == ModelFile("m", str(tmp_path / "m.gguf"), "gguf", file.size_bytes, "llama", 256, 512, "F16", "{{ messages }}",
-                             layers=3, kv_heads=2, head_dim=8)
+                             layers=3, kv_heads=2, head_dim=8, heads=8, hidden_size=64)
 
 
 @pytest.mark.parametrize(("keys", "words"), [
@@ -112,7 +112,8 @@ def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "m", tokenizer_config={"chat_template": [{"name": "tool", "template": "t"},
                                                                             {"name": "default", "template": "d"}]})
     file = read_model(path, "m")
-    assert file == ModelFile("m", str(path), "safetensors", file.size_bytes, "LlamaForCausalLM", 32, 1024, "F16", "d", 4, 2, 8)
+    assert file == ModelFile("m", str(path), "safetensors", file.size_bytes, "LlamaForCausalLM", 32, 1024, "F16", "d", 4, 2, 8,
+                             heads=8, hidden_size=64)
     (path / "chat_template.jinja").write_text("jinja")
     assert read_model(path).chat_template == "jinja"
 
