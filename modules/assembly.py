@@ -13,6 +13,7 @@ from typing import Any
 
 from . import registry
 from .chat import ChatService
+from .conversions import Conversions
 from .core.errors import AppError
 from .core.knobs import TRUE
 from .core.settings import Settings
@@ -51,6 +52,7 @@ class Services:
     jobs: Jobs
     saved_options: SavedOptions
     downloads: Downloads
+    conversions: Conversions
     instance: str
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _stands_in: bool = False
@@ -61,6 +63,7 @@ class Services:
         if recovered.nodes or recovered.documents:
             log.info("Recovered %d interrupted replies and %d documents", len(recovered.nodes), len(recovered.documents))
         await self.downloads.recover()
+        await self.conversions.recover()
         self._keep(asyncio.create_task(self._load_first(), name="first model"))
         self._keep(asyncio.create_task(self._beat(), name="beat"))
 
@@ -144,7 +147,12 @@ def _downloads(settings: Settings, data_dir: Path, folders: list[Path], jobs: Jo
     token = HubToken(data_dir / TOKEN_FILE, settings.hub_token)
     is_offline = settings.offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in TRUE
     hub = Hub(settings.hub_url or os.environ.get("HF_ENDPOINT") or HUGGING_FACE, token.get, is_offline=is_offline)
-    return Downloads(hub, jobs, Path(os.path.abspath((folders or [data_dir / "models"])[0])), token)
+    return Downloads(hub, jobs, _first(folders, data_dir), token)
+
+
+def _first(folders: list[Path], data_dir: Path) -> Path:
+    """Where new models go."""
+    return Path(os.path.abspath((folders or [data_dir / "models"])[0]))
 
 
 def make_services(settings: Settings, root: Path) -> Services:
@@ -169,6 +177,6 @@ def make_services(settings: Settings, root: Path) -> Services:
     jobs = Jobs(changed=engine.watch.touch)  # the pages follow both by one socket
     saved_options = engine.saved_options = SavedOptions(store.keyvalue, engine.loaders)
     services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, saved_options,
-                        _downloads(settings, data_dir, folders, jobs), instance)
+                        _downloads(settings, data_dir, folders, jobs), Conversions(jobs, _first(folders, data_dir)), instance)
     engine.on_loaded = services.remember
     return services

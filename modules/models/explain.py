@@ -87,7 +87,9 @@ def introduction(file: ModelFile) -> str:
 
 
 def size_words(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.1f} MB"
 
 
 def variants(file: ModelFile, files: Sequence[ModelFile]) -> list[ModelFile]:

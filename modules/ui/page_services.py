@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..chat import ChatService
+from ..conversions import Conversions
 from ..core.character import Character
 from ..core.params import GenerationParams
 from ..downloads import Downloads
@@ -37,6 +38,7 @@ class PageServices:
     jobs: Jobs
     saved_options: SavedOptions
     downloads: Downloads
+    conversions: Conversions
     build_report: Path
 
     @property
