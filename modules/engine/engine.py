@@ -10,14 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.adapters import AdapterFile
 from ..core.errors import AppError, BadRequest, Busy, Cancelled, Conflict, NoModel, NotFound, WorkerDied
 from ..core.events import Event, Finished, Request, Started, Timings, Usage
 from ..core.loader import LoaderSpec, ModelFile, Token
 from ..core.params import ignored_params
+from ..models.adapters import AdapterCatalog
 from ..models.catalog import Catalog
 from ..saved_options import SavedOptions
 from ..text.splitter import Splitter, starts_inside
 from ..text.template import TemplateRenderer
+from .adapters import attach
 from .generation import Generation, unforeseen
 from .loading import Loading
 from .models import Held, LoadWatch
@@ -34,11 +37,13 @@ class Engine:
 
     `loaders` are the specs by name; `log_dir` holds one log a worker; at most `max_models` are held at a time and at most
     `max_queue` runs wait for one. With `autoload`, `ready` loads a model that is asked for by name.
+    `adapters` is where LoRA adapters are found; without it there are none.
     """
 
     def __init__(self, catalog: Catalog, loaders: Mapping[str, LoaderSpec], *, log_dir: Path, max_models: int = 1,
-                 max_queue: int = 64, autoload: bool = False) -> None:
+                 max_queue: int = 64, autoload: bool = False, adapters: AdapterCatalog | None = None) -> None:
         self.catalog = catalog
+        self.adapters = adapters or AdapterCatalog([])
         self.autoload = autoload
         self.loaders = dict(loaders)
         self.watch = LoadWatch()
@@ -80,6 +85,16 @@ class Engine:
         held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by)
         if self.on_loaded is not None:
             self.on_loaded(held)
+        return held
+
+    async def adapter_files(self) -> list[AdapterFile]:
+        """The LoRA adapters in the adapter folders and the model folders."""
+        return await asyncio.to_thread(self.adapters.list)
+
+    async def set_adapters(self, adapters: Sequence[tuple[str, float]], *, model: str = "") -> Held:
+        """Let exactly these (name, weight) be attached to a loaded model, "" the one used last; see adapters.attach."""
+        held = self.held(model)
+        await attach(held, self.adapters, adapters, self.watch)
         return held
 
     async def load_log(self) -> str:
@@ -228,6 +243,7 @@ class Engine:
         try:
             builder = PromptBuilder(self._renderer, held.worker)
             prompt = await builder.build(run.request)
+            await held.settled()
             self._hand_over(run, held, prompt, builder.stops if run.request.messages else ())
             await run.wait()
         except AppError as error:
@@ -268,7 +284,7 @@ class Engine:
         return Started(run.id, held.name, held.spec.name, len(prompt.ids), cached, held.facts.context, params.seed,
                        dropped=prompt.dropped, keep_from=prompt.keep_from, left_out=prompt.left_out,
                        ignored=tuple(ignored_params(params, held.spec.params)), quantization=held.quantization,
-                       is_estimate=held.facts.takes == "messages")
+                       adapters=held.acting, is_estimate=held.facts.takes == "messages")
 
     def _lost(self, held: Held, error: WorkerDied) -> None:
         """A worker died: its runs are told by their sinks; the model is no longer held."""

@@ -18,6 +18,7 @@ from ..core.loader import LoaderSpec, ModelFile
 from ..models import memory
 from ..text.splitter import detect_marks
 from ..worker.client import WorkerClient
+from .adapters import begin
 from .models import Held, LoadState, LoadWatch
 
 LOG_BYTES = 4096  # of a log's end, as much as the Model tab shows
@@ -192,7 +193,9 @@ class Loading:
         """Load again what made room in vain; a cancel ends this too. Raises both reasons in one where it fails."""
         self._watch.set(LoadState("loading", old.name, old.spec.name, 0.0, f"Bringing back {old.name}"))
         try:
-            await self._start(_Plan(old.file, old.spec, old.asked, old.options))
+            held = await self._start(_Plan(old.file, old.spec, old.asked, old.options))
+            if old.adapters:
+                await begin(held, old.adapters, self._watch)
         except AppError as error:
             words = f"{instead_of.message} {old.name} could not be brought back either: {error.message}"
             raise type(instead_of)(words, param=instead_of.param, log=instead_of.log or error.log) from error

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..core.adapters import Attached
 from ..core.errors import AppError
 from ..core.loader import LoaderSpec, ModelFacts, ModelFile
 from ..text.splitter import ReasoningMarks
@@ -23,6 +24,7 @@ class Held:
     """A loaded model and its process; the engine alone changes it, on the event loop.
 
     asked: the options as given; options: those completed; facts.options says how they came out. runs: those not yet ended, by id.
+    adapters: what is attached, also with weight 0. attaching: puts on others; runs wait for its end.
     """
 
     file: ModelFile
@@ -35,6 +37,8 @@ class Held:
     used_at: float = field(default_factory=time.monotonic)
     loaded_at: float = field(default_factory=time.time)
     retiring: bool = False
+    adapters: tuple[Attached, ...] = ()
+    attaching: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -43,6 +47,20 @@ class Held:
     @property
     def facts(self) -> ModelFacts:
         return self.worker.facts
+
+    @property
+    def is_attaching(self) -> bool:
+        return self.attaching is not None and not self.attaching.done()
+
+    async def settled(self) -> None:
+        """Wait until no other adapters are being put on."""
+        if self.attaching is not None and not self.attaching.done():
+            await asyncio.wait({self.attaching})
+
+    @property
+    def acting(self) -> tuple[tuple[str, float], ...]:
+        """Names and weights of the adapters that change what the model computes."""
+        return tuple((one.name, one.weight) for one in self.adapters if one.weight)
 
     @property
     def quantization(self) -> str:
