@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -79,8 +80,10 @@ class Adapters:
         from peft import inject_adapter_in_model
 
         before = [(parameter, parameter.requires_grad) for parameter in self._model.parameters()]
-        # The matrices are made without memory, and then put in.
-        inject_adapter_in_model(_config(adapter), self._model, name, low_cpu_mem_usage=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter is meant
+            # The matrices are made without memory, and then put in.
+            inject_adapter_in_model(_config(adapter), self._model, name, low_cpu_mem_usage=True)
         for parameter, wanted in before:
             parameter.requires_grad = wanted
         for layer in adapter.layers.values():

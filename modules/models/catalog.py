@@ -21,8 +21,8 @@ ECHO = ModelFile("echo", "", "echo")  # the loader without a model; found by nam
 
 
 class Catalog:
-    """What is in the model folders, but for adapters, which are no models. Methods read the disk: call them in threads, any number
-    at once.
+    """What is in the model folders, but for adapters, which are no models. Methods read the disk: call them in threads, any
+    number at once.
 
     `allowed` are paths outside the folders that the person named at start-up; no request can name another one. `others` are the
     folders of other programs, whose models are listed after those of the folders. `servers` is the file that names models on
