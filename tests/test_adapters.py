@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,73 +325,3 @@ def test_adapters_come_and_go_on_quantized_weights(made: Made, quantization: str
     loader.set_adapters([])
     assert (logits_of(loader) == base).all()
     loader.close()
-
-
-def spoil(folder: Path, **config: Any) -> Path:
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
-    return folder
-
-
-@pytest.mark.parametrize(("config", "words"), [
-    ({"peft_type": "IA3"}, "only LoRA"), ({"use_dora": True}, "use_dora"), ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-    ({"bias": "all"}, "biases"), ({"init_lora_weights": "pissa"}, "pissa"), ({"lora_alpha": "x"}, "lora_alpha"),
-    ({"lora_alpha": 1e300}, "lora_alpha"), ({"lora_alpha": 1e8}, "scale"), ({"alpha_pattern": {"(a+)+$": 8}}, "plain names"),
-    ({"from_the_future": 3}, "from_the_future"), ({"init_lora_weights": [1]}, "changed base"),
-])
-def test_peft_configurations_beyond_a_plain_lora_are_refused(made: Made, tmp_path: Path, config: dict[str, Any],
-                                                             words: str) -> None:
-    from modules.store.adapters import BadAdapter, read_peft_adapter
-
-    with pytest.raises(BadAdapter, match=words):
-        read_peft_adapter(spoil(Path(shutil.copytree(made.first, tmp_path / "bad")), **config))
-
-
-def test_a_configurations_patterns_never_run_as_regular_expressions(made: Made, tmp_path: Path) -> None:
-    """What is changed is told by the tensors; a target that would take years to match costs nothing."""
-    folder = spoil(Path(shutil.copytree(made.first, tmp_path / "slow")), target_modules="(.*.*.*.*.*.*)*[^m]z",
-                   exclude_modules="(.*.*.*.*.*.*)*[^m]z", alpha_pattern={"layers.0.self_attn.q_proj": 16.0})
-    loader = hf_play.load(made.hf)
-    assert isinstance(loader, TakesAdapters)
-    loader.set_adapters([(str(folder), 1.0)])
-    layer = loader._forward.model.get_submodule("model.layers.0.self_attn.q_proj")
-    other = loader._forward.model.get_submodule("model.layers.1.self_attn.q_proj")
-    assert list(layer.scaling.values()) == [4.0] and list(other.scaling.values()) == [2.0]
-    loader.close()
-
-
-def test_hostile_safetensors_are_refused(made: Made, tmp_path: Path) -> None:
-    from modules.store.adapters import BadAdapter, read_peft_adapter
-
-    folder = Path(shutil.copytree(made.first, tmp_path / "bad"))
-    file = folder / "adapter_model.safetensors"
-    raw = file.read_bytes()
-    a, b = "base_model.model.x.lora_A.weight", "base_model.model.x.lora_B.weight"
-
-    def header(tensors: dict[str, Any]) -> bytes:
-        text = json.dumps(tensors).encode()
-        return struct.pack("<Q", len(text)) + text + bytes(4096)
-
-    def tensor(shape: list[int], start: int = 0, dtype: str = "F32") -> dict[str, Any]:
-        size = int(np.prod(shape)) * (4 if dtype == "F32" else 1)
-        return {"dtype": dtype, "shape": shape, "data_offsets": [start, start + size]}
-
-    for content, words in (
-            (raw[:-10], "cut off"), (raw[:5], "cut off"), (struct.pack("<Q", 2**60), "claims a header"),
-            (b"\x80\x04}q\x00." * 20, "claims"),
-            (header({a: tensor([4, 8])}), "one half"), (header({}), "no tensors"),
-            (header({a: tensor([4, 8]), b: tensor([8, 5], 128)}), "do not belong"),
-            (header({a: tensor([4, 8]), b: tensor([8, 4], 128), "lm_head.weight": tensor([2])}), "no part of a plain LoRA"),
-            (header({a: tensor([4, 8], dtype="I8"), b: tensor([8, 4], 128)}), "I8"),
-            (header({a: {"dtype": "F32", "shape": [1 << 40, 1 << 40], "data_offsets": [0, 8]}}), "wrongly")):
-        file.write_bytes(content)
-        with pytest.raises(BadAdapter, match=words):
-            read_peft_adapter(folder)
-    file.unlink()
-    (folder / "adapter_model.bin").write_bytes(b"\x80\x04cposix\nsystem\n")
-    with pytest.raises(BadAdapter, match=r"pickle.*adapter_model\.safetensors"):
-        read_peft_adapter(folder)
-    (folder / "adapter_config.json").write_text("[" * 100_000)
-    file.write_bytes(raw)
-    with pytest.raises(BadAdapter, match="JSON"):
-        read_peft_adapter(folder)

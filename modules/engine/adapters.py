@@ -18,7 +18,9 @@ async def attach(held: Held, catalog: AdapterCatalog, wanted: Sequence[tuple[str
     being written or other adapters attached; then all is as it was.
     """
     chosen = check(wanted)
-    if chosen and "adapters" not in held.facts.features:
+    if "adapters" not in held.facts.features:
+        if not chosen:
+            return
         raise BadRequest(f"{held.spec.title} takes no adapters, so none can be attached to {held.name}. Load the model with "
                          "Transformers or llama.cpp.", param="adapters")
     files = [(await asyncio.to_thread(catalog.find, name), weight) for name, weight in chosen]

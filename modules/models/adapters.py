@@ -37,7 +37,8 @@ class AdapterCatalog:
             found = {item.path: item for item in (*scan(self.dirs), *scan(self._model_dirs))}
             self._read = {path: (item, self._file(item)) for path, item in found.items()}
             named: dict[str, AdapterFile] = {}
-            for path, (item, file) in self._read.items():
+            # A file has its suffix to tell it apart.
+            for path, (item, file) in sorted(self._read.items(), key=lambda one: one[1][0].is_file):
                 if file is not None:
                     name = _free_name(item, named)
                     named[name.lower()] = AdapterFile(**{**vars(file), "name": name, "path": str(path)})
