@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import struct
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 
 from modules.core.adapters import TakesAdapters
+from modules.core.errors import BadRequest
 from modules.store.adapters import BadAdapter, read_peft_adapter
 
-from . import hf_play
-from .tiny_adapters import peft_adapter
-from .tiny_models import tiny_hf
+from . import hf_play, llama_play
+from .tiny_adapters import gguf_adapter, peft_adapter
+from .tiny_models import tiny_gguf, tiny_hf
+
+needs_llama = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +97,40 @@ def test_hostile_safetensors_are_refused(made: Path, tmp_path: Path) -> None:
     file.write_bytes(raw)
     with pytest.raises(BadAdapter, match="JSON"):
         read_peft_adapter(folder)
+
+
+@needs_llama
+def test_a_gguf_adapter_of_the_embedding_or_with_odd_tensors_is_refused(model: Path, made: Path, tmp_path: Path) -> None:
+    import gguf
+
+    def write(name: str, shapes: dict[str, tuple[int, ...]]) -> Path:
+        writer = gguf.GGUFWriter(tmp_path / name, "llama")
+        writer.add_string("general.type", "adapter")
+        writer.add_string("adapter.type", "lora")
+        writer.add_float32("adapter.lora.alpha", 8.0)
+        for tensor, shape in shapes.items():
+            writer.add_tensor(tensor, np.zeros(shape, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return tmp_path / name
+
+    n_vocab = hf_play.load(model).facts.vocab_size
+    loader = llama_play.load(tiny_gguf(tmp_path / "base.gguf"))
+    for name, shapes, words in (
+            ("embedding.gguf", {"token_embd.weight.lora_a": (4, 256), "token_embd.weight.lora_b": (n_vocab, 4)}, "token_embd"),
+            ("half.gguf", {"blk.0.attn_q.weight.lora_a": (4, 256)}, "one half"),
+            ("odd.gguf", {"blk.0.attn_q.weight": (256, 256)}, "no part of a LoRA"),
+            ("ranks.gguf", {"blk.0.attn_q.weight.lora_a": (4, 256), "blk.0.attn_q.weight.lora_b": (256, 5)}, "do not belong"),
+            ("flat.gguf", {"blk.0.attn_q.weight.lora_a": (256,), "blk.0.attn_q.weight.lora_b": (256,)}, "do not belong"),
+            ("deep.gguf", {"blk.0.attn_q.weight.lora_a": (2, 4, 256), "blk.0.attn_q.weight.lora_b": (2, 256, 4)}, "shape"),
+            ("norm.gguf", {"blk.0.attn_norm.weight.lora_a": (1, 256), "blk.0.attn_norm.weight.lora_b": (1, 1)}, "shape")):
+        with pytest.raises(BadRequest, match=words):
+            loader.set_adapters([(str(write(name, shapes)), 1.0)])
+    raw = gguf_adapter(made, tmp_path / "whole.gguf").read_bytes()
+    for n in (50, len(raw) // 2, len(raw) - 1):
+        (tmp_path / "cut.gguf").write_bytes(raw[:n])
+        with pytest.raises(BadRequest, match=r"cut off|ends early|claims"):
+            loader.set_adapters([(str(tmp_path / "cut.gguf"), 1.0)])
+    loader.close()

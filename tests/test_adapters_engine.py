@@ -13,12 +13,14 @@ import pytest
 import pytest_asyncio
 
 from modules import registry
-from modules.core.errors import BadRequest, Busy, NotFound
+from modules.core.errors import BadRequest, Busy, LoadFailed, NotFound
 from modules.core.events import Request, Started
 from modules.core.params import GenerationParams
 from modules.engine import Engine, Run
 from modules.models.adapters import AdapterCatalog
 from modules.models.catalog import Catalog
+from modules.saved_options import SavedOptions
+from modules.store.database import Store
 
 from .echo_models import echo_engine, say
 from .test_api_openai import serving
@@ -113,6 +115,29 @@ async def test_whoever_asked_may_leave_and_the_engine_still_knows_what_is_attach
     await until(lambda: engine.held().is_attaching)
     asking.cancel()
     assert (await ended(engine.start(QUESTION)))[1].adapters == (("pirate", 1.0),)
+
+
+async def test_saved_adapters_come_back_with_the_model_and_those_that_are_gone_are_told(engine: Engine, tmp_path: Path) -> None:
+    engine.saved_options = saved = SavedOptions(Store(tmp_path / "data").keyvalue, engine.loaders)
+    await saved.save_adapters("base", [("pirate", 0.5)])
+    held = await engine.load("base", options={"threads": 1})
+    assert held.adapters == ()
+    assert await engine.restore_adapters(held) == "" and [one.name for one in held.adapters] == ["pirate"]
+    assert [one.weight for one in (await engine.load("base")).adapters] == [0.5]
+    await saved.save_adapters("base", [("pirate", 0.5), ("gone", 1.0)])
+    held = await engine.load("base")
+    assert held.adapters == () and "'gone'" in await engine.restore_adapters(held)
+
+
+async def test_a_model_that_is_brought_back_has_its_adapters_again(engine: Engine, folder: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    await engine.set_adapters([("pirate", 0.5)])
+    monkeypatch.setattr("modules.engine.loading._fits", lambda plan: False)
+    with pytest.raises(BadRequest):
+        await engine.load("base", options={"threads": "many"})
+    with pytest.raises(LoadFailed):
+        await engine.load("base", options={"threads": 1, "quantization": "8bit", "device": "cuda"})
+    assert (await ended(engine.start(QUESTION)))[1].adapters == (("pirate", 0.5),)
 
 
 async def test_a_loader_without_adapters_says_so(tmp_path: Path, folder: Path) -> None:

@@ -60,8 +60,7 @@ def routes(engine: Engine) -> APIRouter:
 
     @router.post("/model/adapters")
     async def set_adapters(http: Request) -> dict[str, Any]:
-        """Attach exactly the `adapters` (a list of {"name", "weight"}, weight 0 to 2) to `model_name`, or to the model used last;
-        an empty list takes all off. Refused while replies are being written."""
+        """Attach exactly `adapters`, objects with `name` and `weight` (0 to 2), to `model_name`, or to the model used last."""
         body = await read_body(http)
         refuse_unknown(body, "model_name", "adapters")
         wanted = field(body, "adapters", list)

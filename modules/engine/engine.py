@@ -73,11 +73,12 @@ class Engine:
         memory first ends its replies instead of dropping them. asked_by: whatever `cancel_load` may name it by.
 
         Where no options are given, not even none, those that `saved_options` has for the model are taken, and without a loader
-        theirs.
+        theirs; its adapters are attached then.
 
         Raises NotFound, LoadFailed, OutOfMemory, WorkerDied, Conflict while another load runs, Cancelled after `cancel_load`.
         """
         file = await asyncio.to_thread(self.catalog.find, name)
+        is_as_saved = options is None
         if options is None and self.saved_options is not None:
             saved = await self.saved_options.get(file.name)
             if saved is not None and loader in ("", saved.loader):
@@ -85,7 +86,22 @@ class Engine:
         held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by)
         if self.on_loaded is not None:
             self.on_loaded(held)
+        if is_as_saved:
+            await self.restore_adapters(held)
         return held
+
+    async def restore_adapters(self, held: Held) -> str:
+        """Attach the adapters that are saved for the model; why that could not be is in the log too. "" where all is well."""
+        saved = await self.saved_options.adapters(held.name) if self.saved_options is not None else []
+        if not saved:
+            return ""
+        try:
+            await attach(held, self.adapters, saved, self.watch)
+        except AppError as error:
+            words = f"{held.name} is loaded without the adapters that were saved for it. {error.message}"
+            log.warning("%s", words)
+            return words
+        return ""
 
     async def adapter_files(self) -> list[AdapterFile]:
         """The LoRA adapters in the adapter folders and the model folders."""

@@ -40,7 +40,7 @@ class AdaptersPart:
                                        elem_id="adapters-table")
             self._chosen = gr.Dropdown(label="Adapters", choices=[], value=[], multiselect=True, interactive=True,
                                        max_choices=MAX_ADAPTERS, elem_id="adapters-choice",
-                                       info="Small trained changes to the chosen model; it is not loaded again for them.")
+                                       info="Small trained changes to the chosen model; they are kept with it.")
             self._order = gr.Textbox(visible=False)  # whose weights the fields hold, as JSON
             self._weights = [widget(WEIGHT, visible=False, elem_id=f"adapter-weight-{n}") for n in range(MAX_ADAPTERS)]
             self._problem = gr.Textbox(label="Why they were not attached", interactive=False, visible=False, lines=1,
@@ -96,7 +96,9 @@ class AdaptersPart:
             """Attach what is chosen with the weights beside it, or say what came in the way."""
             try:
                 held = self._engine.held(values[model] or "")
-                await self._engine.set_adapters(list(self._wanted(values).items()), model=held.name)
+                wanted = list(self._wanted(values).items())
+                await self._engine.set_adapters(wanted, model=held.name)
+                await self._page.services.saved_options.save_adapters(held.name, wanted)
             except AppError as error:
                 return [*await self.told(), gr.update(visible=True, value=error.message)]
             return [*await self.told(), gr.update(visible=False, value="")]

@@ -203,6 +203,8 @@ class ModelTab:
             options = self._read_options(loader, values)
             held = await self._engine.load(name, loader=loader, options=options)
             await self._keep(held, options)
+            if why := await self._engine.restore_adapters(held):
+                gr.Warning(why)
             await self._page.services.sessions.update(values[self._page.session], model=held.name)
         except Cancelled:
             gr.Info("Loading was cancelled.")
