@@ -93,10 +93,8 @@ class Services:
             saved = last if name == last.get("name") else {}
             self._stands_in = name != names[0]
             try:
-                options = saved.get("options") if saved else None
-                held = await self.engine.load(name, loader=self.settings.loader or str(saved.get("loader", "")), options=options)
-                if options is not None:
-                    await self.engine.restore_adapters(held)
+                await self.engine.load(name, loader=self.settings.loader or str(saved.get("loader", "")),
+                                       options=saved.get("options") if saved else None, with_adapters=True)
                 return
             except AppError as error:
                 log.warning("%s was not loaded: %s", name, error.message)

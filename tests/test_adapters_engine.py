@@ -122,11 +122,17 @@ async def test_saved_adapters_come_back_with_the_model_and_those_that_are_gone_a
     await saved.save_adapters("base", [("pirate", 0.5)])
     held = await engine.load("base", options={"threads": 1})
     assert held.adapters == ()
-    assert await engine.restore_adapters(held) == "" and [one.name for one in held.adapters] == ["pirate"]
-    assert [one.weight for one in (await engine.load("base")).adapters] == [0.5]
+    held = await engine.load("base", options={"threads": 1}, with_adapters=True)
+    assert [(one.name, one.weight) for one in held.adapters] == [("pirate", 0.5)] and not held.adapters_problem
+    loading = asyncio.create_task(engine.load("base"))
+    await until(lambda: held not in engine.models and bool(engine.models))
+    assert (await ended(engine.start(QUESTION)))[1].adapters == (("pirate", 0.5),), "nobody gets the model before its adapters"
+    await loading
     await saved.save_adapters("base", [("pirate", 0.5), ("gone", 1.0)])
     held = await engine.load("base")
-    assert held.adapters == () and "'gone'" in await engine.restore_adapters(held)
+    assert held.adapters == () and "'gone'" in held.adapters_problem
+    await engine.set_adapters([("poet", 1.0)])
+    assert held.adapters and not held.adapters_problem
 
 
 async def test_a_model_that_is_brought_back_has_its_adapters_again(engine: Engine, folder: Path,

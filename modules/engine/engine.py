@@ -54,7 +54,8 @@ class Engine:
         self._held: dict[str, Held] = {}
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loading = Loading(self._held, self.watch, self.loaders, log_dir=log_dir, max_models=max_models, lost=self._lost)
+        self._loading = Loading(self._held, self.watch, self.loaders, log_dir=log_dir, max_models=max_models, lost=self._lost,
+                                adapters=self.adapters)
 
     # Models
 
@@ -68,40 +69,28 @@ class Engine:
         return await asyncio.to_thread(self.catalog.list)
 
     async def load(self, name: str, *, loader: str = "", options: Mapping[str, Any] | None = None,
-                   is_patient: bool = False, asked_by: str = "") -> Held:
+                   is_patient: bool = False, asked_by: str = "", with_adapters: bool = False) -> Held:
         """Load a model by its catalog name or path; progress is told by `watch`. is_patient: a model that has to make room in
         memory first ends its replies instead of dropping them. asked_by: whatever `cancel_load` may name it by.
 
         Where no options are given, not even none, those that `saved_options` has for the model are taken, and without a loader
-        theirs; its adapters are attached then.
+        theirs. with_adapters: those that are saved for the model are attached before anybody uses it, as they are where no
+        options are given; Held.adapters_problem says why that could not be.
 
         Raises NotFound, LoadFailed, OutOfMemory, WorkerDied, Conflict while another load runs, Cancelled after `cancel_load`.
         """
         file = await asyncio.to_thread(self.catalog.find, name)
-        is_as_saved = options is None
+        with_adapters = with_adapters or options is None
         if options is None and self.saved_options is not None:
             saved = await self.saved_options.get(file.name)
             if saved is not None and loader in ("", saved.loader):
                 loader, options = saved.loader, saved.options
-        held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by)
+        adapters = await self.saved_options.adapters(file.name) if with_adapters and self.saved_options is not None else []
+        held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by,
+                                        adapters=adapters)
         if self.on_loaded is not None:
             self.on_loaded(held)
-        if is_as_saved:
-            await self.restore_adapters(held)
         return held
-
-    async def restore_adapters(self, held: Held) -> str:
-        """Attach the adapters that are saved for the model; why that could not be is in the log too. "" where all is well."""
-        saved = await self.saved_options.adapters(held.name) if self.saved_options is not None else []
-        if not saved:
-            return ""
-        try:
-            await attach(held, self.adapters, saved, self.watch)
-        except AppError as error:
-            words = f"{held.name} is loaded without the adapters that were saved for it. {error.message}"
-            log.warning("%s", words)
-            return words
-        return ""
 
     async def adapter_files(self) -> list[AdapterFile]:
         """The LoRA adapters in the adapter folders and the model folders."""

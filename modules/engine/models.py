@@ -25,6 +25,7 @@ class Held:
 
     asked: the options as given; options: those completed; facts.options says how they came out. runs: those not yet ended, by id.
     adapters: what is attached, also with weight 0. attaching: puts on others; runs wait for its end.
+    adapters_problem: why those that were to come back with the model are not attached, "" where they are.
     """
 
     file: ModelFile
@@ -38,6 +39,7 @@ class Held:
     loaded_at: float = field(default_factory=time.time)
     retiring: bool = False
     adapters: tuple[Attached, ...] = ()
+    adapters_problem: str = ""
     attaching: asyncio.Task[None] | None = None
 
     @property

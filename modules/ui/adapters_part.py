@@ -147,4 +147,4 @@ def _line(held: Held) -> str:
     if "adapters" not in held.facts.features:
         return f"{held.name}: none, for {held.spec.title} takes no adapters."
     attached = ", ".join(f"{one.name} × {one.weight:.2f}" for one in held.adapters)
-    return f"{held.name}: {attached or 'none'}."
+    return f"{held.name}: {attached or 'none'}. {held.adapters_problem}".rstrip()

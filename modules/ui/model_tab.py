@@ -201,10 +201,10 @@ class ModelTab:
             raise gr.Error("Choose a model first.")
         try:
             options = self._read_options(loader, values)
-            held = await self._engine.load(name, loader=loader, options=options)
+            held = await self._engine.load(name, loader=loader, options=options, with_adapters=True)
             await self._keep(held, options)
-            if why := await self._engine.restore_adapters(held):
-                gr.Warning(why)
+            if held.adapters_problem:
+                gr.Warning(held.adapters_problem)
             await self._page.services.sessions.update(values[self._page.session], model=held.name)
         except Cancelled:
             gr.Info("Loading was cancelled.")
