@@ -22,6 +22,7 @@ from modules.core.loader import (
 )
 from modules.core.params import GenerationParams
 
+from .llama_cpp_parts.adapters import Adapters
 from .llama_cpp_parts.cells import Cells, NoRoom
 from .llama_cpp_parts.chain import PARAMS, Samplers
 from .llama_cpp_parts.context import Context, Settings
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 # What may be copied out of the context between two steps: little where somebody sees the pause (64 MiB take about 20 ms), one
 # sequence of any usual size where nobody does.
 PARK_BYTES, UNSEEN_PARK_BYTES = 64 << 20, 4 << 30
-FEATURES = frozenset({"tokenize", "logits", "score", "embed", "grammar", "logprobs", "prefix_reuse", "batching"})
+FEATURES = frozenset({"tokenize", "logits", "score", "embed", "grammar", "logprobs", "prefix_reuse", "batching", "adapters"})
 
 
 class LlamaCpp:
@@ -80,6 +81,7 @@ class LlamaCpp:
         self._context = Context(library, self._model, settings)
         self._cells = Cells(self._context, self._context.size, n_sequences, is_alone=options.slots == 1, can_trim=can_trim,
                             parking_bytes=options.parking << 20)
+        self._adapters = Adapters(library, self._model, path)
         self._samplers = Samplers(c, self.vocabulary, self._context.size)
         self._pooling = POOLING.get(library.metadata(self._model, "pooling_type"), "mean")
         progress(0.95, "warming up")
@@ -146,7 +148,7 @@ class LlamaCpp:
             raise Busy(f"All {self.facts.slots} slots are writing; try again when one is done.")
         chain = self._samplers.chain(params, ids)
         try:
-            seq, n_cached = self._cells.admit(ids, cache_key, params.max_tokens)
+            seq, n_cached = self._cells.admit(ids, self._adapters.signature + cache_key, params.max_tokens)
         except NoRoom as error:
             chain.close()
             raise Busy(f"{len(ids)} prompt tokens and {params.max_tokens or 'any number of'} new ones do not fit beside the "
@@ -266,7 +268,11 @@ class LlamaCpp:
 
     def _evaluate(self, ids: Sequence[int]) -> Evaluator:
         self.vocabulary.check(ids)
-        return Evaluator(self._open_context, self._cells, self.vocabulary.size)
+        return Evaluator(self._open_context, self._cells, self.vocabulary.size, self._adapters.signature)
+
+    def set_adapters(self, adapters: Sequence[tuple[str, float]]) -> None:
+        """Attach exactly these GGUF adapters (core.adapters.TakesAdapters)."""
+        self._adapters.set(self._open_context, adapters)
 
     def close(self) -> None:
         """Free everything; a second call does nothing."""
@@ -292,4 +298,5 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> LlamaCpp:
 
 SPEC = LoaderSpec(
     name="llama_cpp", title="llama.cpp", accepts=_accepts, load=load, requires=("llama_cpp",),
-    install="pip install llama-cpp-python==0.3.36", options=knobs_of(Options), params=PARAMS, features=FEATURES)
+    install="pip install llama-cpp-python==0.3.36", options=knobs_of(Options), params=PARAMS, features=FEATURES,
+    adapters="gguf")

@@ -1,4 +1,4 @@
-"""Safetensors folders through Hugging Face Transformers, with bitsandbytes 8-bit and 4-bit, on CPU, CUDA or Metal."""
+"""Safetensors folders through Hugging Face Transformers, with bitsandbytes, torchao and PEFT, on CPU, CUDA or Metal."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> Loader:
         chosen = {**options, "dtype": str(dtype).removeprefix("torch.")}
         if options["quantization"] == "none" and checkpoint.quantization:
             chosen["quantization"] = checkpoint.quantization
-        return finish(model, tokenizer, device, chosen, progress)
+        return finish(model, tokenizer, device, chosen, progress, SPEC.features)
 
 
 SPEC = LoaderSpec(
     name="transformers", title="Transformers", accepts=accepts, load=load, requires=("torch", "transformers", "accelerate"),
     install="pip install -r requirements.txt", options=knobs_of(Options), params=HONOURED,
-    features=FEATURES)
+    features=FEATURES | {"adapters"}, adapters="safetensors")

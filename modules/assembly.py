@@ -20,6 +20,7 @@ from .core.settings import Settings
 from .downloads import Downloads
 from .engine import Engine, Held, LoadState
 from .jobs import Jobs
+from .models.adapters import AdapterCatalog
 from .models.catalog import Catalog
 from .models.hub import HUGGING_FACE, Hub
 from .models.hub_token import TOKEN_FILE, HubToken
@@ -96,7 +97,7 @@ class Services:
             self._stands_in = name != names[0]
             try:
                 await self.engine.load(name, loader=self.settings.loader or str(saved.get("loader", "")),
-                                       options=saved.get("options") if saved else None)
+                                       options=saved.get("options") if saved else None, with_adapters=True)
                 return
             except AppError as error:
                 log.warning("%s was not loaded: %s", name, error.message)
@@ -167,8 +168,10 @@ def make_services(settings: Settings, root: Path) -> Services:
     servers = Path(settings.servers).expanduser() if settings.servers else data_dir / "servers.yaml"
     catalog = Catalog(folders, allowed=[settings.model] if settings.model not in ("", NONE) else [], others=others,
                       servers=Path(os.path.abspath(servers)))
+    loras = [path if path.is_absolute() else root / path for path in (Path(d).expanduser() for d in settings.loras_dir)]
     engine = Engine(catalog, registry.find_loaders(), log_dir=log_dir, max_models=settings.max_models,
-                    max_queue=settings.max_queue, autoload=settings.autoload, idle_unload=settings.idle_unload)
+                    max_queue=settings.max_queue, autoload=settings.autoload, idle_unload=settings.idle_unload,
+                    adapters=AdapterCatalog(loras, folders))
     instance = secrets.token_hex(8)
     sessions = Sessions(store.sessions, first=_first_taste(store))
     replies = Replies(engine, store, instance)

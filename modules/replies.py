@@ -274,6 +274,8 @@ class _Stream:
         if self.started is not None:
             stats |= {"context": self.started.context, "dropped": self.started.dropped, "left_out": self.started.left_out,
                       "ignored": list(self.started.ignored)}
+            if self.started.adapters:
+                stats["adapters"] = [list(pair) for pair in self.started.adapters]
         return stats
 
 

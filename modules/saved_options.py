@@ -1,14 +1,15 @@
-"""How a person had a model loaded, kept for the next time: its loader and what was set by hand."""
+"""How a person had a model loaded, kept for the next time: its loader, what was set by hand, and its adapters."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .core.adapters import check
 from .core.errors import AppError, BadRequest
 from .core.knobs import parse_values
 from .core.loader import LoaderSpec
@@ -66,8 +67,29 @@ class SavedOptions:
         except AppError as error:
             log.warning("The options of %s were not saved: %s", name, error.message)
 
+    async def adapters(self, name: str) -> list[tuple[str, float]]:
+        """Names and weights of the adapters that a person attached to the model; what nobody understands is as if there were
+        none."""
+        kept = await asyncio.to_thread(self._keyvalue.get, _adapters_key(name))
+        try:
+            return check((str(one), weight) for one, weight in kept or ())
+        except (AppError, TypeError, ValueError) as error:
+            log.warning("The adapters saved for %s are not used: %s", name, error)
+            return []
+
+    async def save_adapters(self, name: str, adapters: Sequence[tuple[str, float]]) -> None:
+        """Keep them, or forget them where there are none. That they cannot be kept is told in the log."""
+        try:
+            await asyncio.to_thread(self._keyvalue.set, _adapters_key(name), [list(pair) for pair in adapters] or None)
+        except AppError as error:
+            log.warning("The adapters of %s were not saved: %s", name, error.message)
+
     async def forget(self, name: str) -> None:
         await asyncio.to_thread(self._keyvalue.set, _key(name), None)
+
+
+def _adapters_key(name: str) -> str:
+    return f"model_adapters:{name}"
 
 
 def _key(name: str) -> str:

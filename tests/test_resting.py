@@ -8,13 +8,19 @@ from pathlib import Path
 import psutil
 import pytest
 
+from modules import registry
 from modules.core.errors import NoModel, NotFound
 from modules.core.events import Finished
 from modules.core.settings import Settings
+from modules.engine import Engine
+from modules.models.adapters import AdapterCatalog
+from modules.models.catalog import Catalog
 
 from .echo_models import echo_engine, say
 from .test_chat import TAB, desk
 from .test_engine import read, until
+from .tiny_adapters import gguf_adapter, peft_adapter
+from .tiny_models import tiny_gguf, tiny_hf
 
 SOON = 0.2 / 60  # minutes
 
@@ -79,3 +85,20 @@ async def test_a_message_wakes_the_model_and_the_page_of_a_notebook_too(tmp_path
         going = await it.notebook.generate(TAB, page.id, "Once", base=page.version)
         await read(it.engine.run(going.run))
         assert it.engine.models
+
+
+async def test_adapters_come_back_with_the_model_that_rested(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("peft")
+    model = tiny_gguf(tmp_path / "models" / "tiny.gguf")
+    (tmp_path / "loras").mkdir()
+    gguf_adapter(peft_adapter(tiny_hf(tmp_path / "hf"), tmp_path / "peft"), tmp_path / "loras" / "tint.gguf")
+    engine = Engine(Catalog([model.parent]), registry.find_loaders(), log_dir=tmp_path, idle_unload=SOON,
+                    adapters=AdapterCatalog([tmp_path / "loras"]))
+    try:
+        await engine.load("tiny", options={"context": 512, "threads": 1})
+        await engine.set_adapters([("tint", 0.5)])
+        await until(lambda: engine.resting == ["tiny"])
+        assert [(one.name, one.weight) for one in (await engine.awake()).adapters] == [("tint", 0.5)]
+    finally:
+        await engine.close()

@@ -48,6 +48,19 @@ async def test_what_nobody_understands_is_as_if_nothing_were_saved(saved: SavedO
     assert await saved.get("m") is None
 
 
+async def test_adapters_are_kept_with_their_weights_and_odd_ones_are_none(saved: SavedOptions, store: Store) -> None:
+    assert await saved.adapters("m") == []
+    await saved.save_adapters("m", [("pirate", 0.5), ("poet", 2.0)])
+    await saved.save("m", "echo", {"slots": 2})
+    await saved.forget("m")
+    assert await saved.adapters("m") == [("pirate", 0.5), ("poet", 2.0)], "the options are one thing and these another"
+    await saved.save_adapters("m", [])
+    assert await saved.adapters("m") == []
+    for odd in ("text", 7, [["pirate"]], [["pirate", 9]], {"pirate": 1}, [["a", 1], ["a", 1]]):
+        store.keyvalue.set("model_adapters:m", odd)
+        assert await saved.adapters("m") == []
+
+
 async def test_a_load_without_options_takes_the_saved_ones_and_one_with_options_does_not(
         saved: SavedOptions, tmp_path: Path) -> None:
     write_script(tmp_path / "models", "play", "Hello.")

@@ -25,7 +25,9 @@ class Evaluator:
     Runs keep their cells; a text that does not fit beside them raises Busy. A prefix evaluated by an earlier call is reused.
     """
 
-    def __init__(self, context: Context, cells: Cells, n_vocab: int) -> None:
+    def __init__(self, context: Context, cells: Cells, n_vocab: int, signature: str = "") -> None:
+        """signature: of the adapters that act (core.adapters)."""
+        self._key = signature + SCORE_KEY
         self._context = context
         self._cells = cells
         self._n_rows = max(1, min(256, MAX_ANSWER_BYTES // (4 * n_vocab), context.capacity))
@@ -92,7 +94,7 @@ class Evaluator:
         if not ids or len(ids) > cells.total:
             raise BadRequest(f"The text has {len(ids)} tokens; between 1 and {cells.total} can be evaluated.")
         try:
-            seq, n_cached = cells.admit(ids, SCORE_KEY, 1)
+            seq, n_cached = cells.admit(ids, self._key, 1)
         except NoRoom as error:
             raise Busy(f"{len(ids)} tokens do not fit beside the replies that are being written; try again when they are "
                        "done.") from error

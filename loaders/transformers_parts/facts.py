@@ -16,7 +16,8 @@ CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_l
 FEATURES = frozenset({"tokenize", "logits", "score", "embed", "logprobs", "prefix_reuse", "batching", "repeatable"})
 
 
-def describe(tokenizer: Any, text: TokenText, forward: Forward, options: dict[str, Any], vocab_size: int) -> ModelFacts:
+def describe(tokenizer: Any, text: TokenText, forward: Forward, options: dict[str, Any], vocab_size: int,
+             features: frozenset[str]) -> ModelFacts:
     """The facts of a loaded model; `options` hold what was really chosen, and the context is filled in here."""
     config = forward.config.get_text_config()
     trained = next((int(value) for name in CONTEXT_NAMES if (value := getattr(config, name, None))), 0)
@@ -28,7 +29,7 @@ def describe(tokenizer: Any, text: TokenText, forward: Forward, options: dict[st
         context=context, vocab_size=vocab_size, slots=options["slots"], chat_template=template, bos_id=bos_id,
         bos_text=tokenizer.bos_token or "", eos_text=tokenizer.eos_token or "", add_bos=text.adds_bos(bos_id),
         eog_ids=end_ids(tokenizer, text, forward.model, template, vocab_size),
-        special_tokens={id_: spelling for id_, spelling in text.control.items() if id_ < vocab_size}, features=FEATURES,
+        special_tokens={id_: spelling for id_, spelling in text.control.items() if id_ < vocab_size}, features=features,
         options={**options, "context": context}, memory_bytes=_held_bytes(forward.model), device=options["device"])
 
 

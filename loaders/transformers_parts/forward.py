@@ -63,6 +63,10 @@ class Forward:
                 total = total + outputs.hidden_states[-1][0].float().sum(dim=0)
             return self._numpy(total / len(ids))
 
+    def forget(self) -> None:
+        """Drop what the last call evaluated: the model computes something else from now on."""
+        self._scratch = ([], None)
+
     def free_memory(self) -> None:
         """Give unused device memory back."""
         import torch

@@ -8,7 +8,7 @@ from typing import Any
 from modules.core.knobs import setting
 from modules.core.loader import Loader, Progress
 
-from .facts import USUAL_CONTEXT, describe
+from .facts import FEATURES, USUAL_CONTEXT, describe
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def finish(model: Any, tokenizer: Any, device: str, chosen: dict[str, Any], progress: Progress) -> Loader:
+def finish(model: Any, tokenizer: Any, device: str, chosen: dict[str, Any], progress: Progress,
+           features: frozenset[str] = FEATURES) -> Loader:
     """The loader of a model in inference mode on its device, tried once. chosen: the options as they came out so far."""
     import torch
 
@@ -45,6 +46,6 @@ def finish(model: Any, tokenizer: Any, device: str, chosen: dict[str, Any], prog
     text = TokenText(tokenizer, vocab_size)
     attention = model.config._attn_implementation or chosen["attention"]
     options = {**chosen, "device": device, "threads": torch.get_num_threads(), "attention": attention}
-    facts = describe(tokenizer, text, forward, options, vocab_size)
+    facts = describe(tokenizer, text, forward, options, vocab_size, features)
     progress(1.0, "Ready")
     return TransformersLoader(forward, text, facts)

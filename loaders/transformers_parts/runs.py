@@ -15,6 +15,7 @@ from modules.core.params import GenerationParams
 from modules.sampling.chain import Sampler, alternatives, log_probabilities
 from modules.sampling.vocabulary import Vocabulary
 
+from .adapters import Adapters
 from .forward import Forward
 from .idle import IdleCaches
 from .model import translate
@@ -62,6 +63,7 @@ class TransformersLoader:
         self._forward, self._text = forward, text
         self._vocabulary: Vocabulary = text.vocabulary()
         self._idle = IdleCaches(forward.config, facts.slots, forward.new_cache)
+        self._adapters = Adapters(forward.model)
         self._runs: dict[str, Run] = {}
         self._pace = Pace()
 
@@ -88,6 +90,7 @@ class TransformersLoader:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         # A reply that was cut inside a character goes on with its last bytes.
         decoder.decode(incomplete_tail(self._text.detokenize(ids[-4:])))
+        cache_key = self._adapters.signature + cache_key
         reusable = self._forward.takes_chunks  # else what follows a prefix cannot be evaluated apart from it
         cache, n_held = self._idle.take(cache_key if reusable else None, ids, len(self._runs))
         self._runs[run] = Run(run, cache_key, params, ids, len(ids), n_held, cache, n_held, sampler, decoder)
@@ -134,9 +137,22 @@ class TransformersLoader:
         self._check_length(ids)
         return self._forward.mean_hidden(ids)
 
+    def set_adapters(self, adapters: Sequence[tuple[str, float]]) -> None:
+        """Attach exactly these PEFT adapters (core.adapters.TakesAdapters)."""
+        try:
+            self._adapters.set(adapters)
+        except Exception as error:
+            known = translate(error)
+            if known is None or known is error:
+                raise
+            raise known from error
+        finally:
+            self._forward.forget()
+
     def close(self) -> None:
         self._runs.clear()
         self._idle.clear()
+        self._adapters.close()
         self._forward.close()
 
     def _check_ids(self, ids: Sequence[int]) -> None:

@@ -52,6 +52,25 @@ def routes(engine: Engine) -> APIRouter:
         await engine.unload(held.name)
         return {"unloaded": held.name}
 
+    @router.get("/adapter/list")
+    async def adapters() -> dict[str, Any]:
+        """The LoRA adapters in the adapter folders and the model folders, those that cannot be attached with their `problem`."""
+        return {"adapters": [{"name": file.name, "format": file.format, "size_bytes": file.size_bytes, "rank": file.rank,
+                              "alpha": file.alpha, "base_model": file.base, "layers": file.layers, "problem": file.problem}
+                             for file in await engine.adapter_files()]}
+
+    @router.post("/model/adapters")
+    async def set_adapters(http: Request) -> dict[str, Any]:
+        """Attach exactly `adapters`, objects with `name` and `weight` (0 to 2), to `model_name`, or to the model used last."""
+        body = await read_body(http)
+        refuse_unknown(body, "model_name", "adapters")
+        wanted = field(body, "adapters", list)
+        if wanted is None:
+            raise BadRequest("adapters is missing; give a list of objects with name and weight, or an empty list.",
+                             param="adapters")
+        pairs = [_pair(item) for item in wanted]
+        return await _info(engine, await engine.set_adapters(pairs, model=field(body, "model_name", str, "")))
+
     @router.post("/encode")
     async def encode(http: Request) -> dict[str, Any]:
         """The token ids of `text`; control tokens are recognised only with `control: true`."""
@@ -76,6 +95,14 @@ def routes(engine: Engine) -> APIRouter:
     return router
 
 
+def _pair(item: Any) -> tuple[str, Any]:
+    """An adapter's name and weight, which is 1 where it is not given."""
+    if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item.keys() <= {"name", "weight"}:
+        raise BadRequest(f'Each of adapters must be an object such as {{"name": "pirate", "weight": 0.8}}; got {str(item)[:80]}.',
+                         param="adapters")
+    return item["name"], item.get("weight")
+
+
 async def _ids(engine: Engine, body: dict[str, Any]) -> list[int]:
     """Ids of `text`; `control: true` recognises control tokens in it."""
     refuse_unknown(body, "text", "control", "model")
@@ -91,4 +118,5 @@ async def _info(engine: Engine, held: Held) -> dict[str, Any]:
             "quantization": held.quantization, "architecture": held.file.architecture, "device": facts.device,
             "memory_bytes": facts.memory_bytes, "forecast_bytes": held.forecast_bytes,
             "measured_bytes": await engine.measured(held), "options": facts.options, "features": sorted(facts.features),
-            "params": sorted(held.spec.params)}
+            "params": sorted(held.spec.params),
+            "adapters": [{"name": one.name, "weight": one.weight} for one in held.adapters]}

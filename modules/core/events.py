@@ -51,7 +51,7 @@ class Queued:
 class Started:
     """prompt_tokens includes cached_tokens. dropped: how many oldest messages were left out; keep_from: where the cut now is;
     left_out: how many tokens were left out of the beginning of a raw text, or of the reply that is gone on with. is_estimate: the
-    numbers of tokens are not the model's own, which only its server could count."""
+    numbers of tokens are not the model's own, which only its server could count. adapters: name and weight of those that act."""
 
     run: str
     model: str
@@ -66,6 +66,7 @@ class Started:
     ignored: tuple[str, ...] = ()
     quantization: str = ""
     is_estimate: bool = False
+    adapters: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

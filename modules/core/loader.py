@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from .adapters import AdapterFormat
 from .errors import AppError
 from .knobs import Knob
 from .params import GenerationParams
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 FinishReason = Literal["stop", "length", "cancelled"]
-Feature = Literal["tokenize", "logits", "score", "embed", "grammar", "logprobs", "prefix_reuse", "batching", "repeatable"]
+Feature = Literal["tokenize", "logits", "score", "embed", "grammar", "logprobs", "prefix_reuse", "batching", "repeatable",
+                  "adapters"]
 FileFormat = Literal["gguf", "safetensors", "gptq", "awq", "exl2", "exl3", "pickle", "adapter", "echo", "server", "unknown"]
 
 
@@ -188,7 +190,8 @@ class LoaderSpec:
     """How a loader file presents itself, without importing its backend.
 
     accepts(file) is 0 where it cannot load the file, else a score: the highest wins. requires: importable module names;
-    install: the command that brings them. options: knobs by name. params: the sampler parameters it honours.
+    install: the command that brings them. options: knobs by name. params: the sampler parameters it honours. adapters: the
+    format of the LoRA adapters that its models take (adapters.TakesAdapters), "" for none; it then has the feature "adapters".
     load(path, options, progress) -> Loader raises LoadFailed or OutOfMemory; `options` are parsed and complete.
     """
 
@@ -201,3 +204,4 @@ class LoaderSpec:
     options: dict[str, Knob] = field(default_factory=dict)
     params: frozenset[str] = frozenset()
     features: frozenset[str] = frozenset()
+    adapters: AdapterFormat | Literal[""] = ""

@@ -14,6 +14,7 @@ class Settings:
     model: str = setting("str", "", "Model", "The model to load at start: a name from the model folders or a path. Empty: the one used last, else the starter model; 'none' loads nothing.", group="Model", maximum=4096)
     loader: str = setting("str", "", "Loader", "The loader to load it with; empty chooses the one that suits the file.", group="Model", maximum=64)
     models_dir: tuple[str, ...] = setting("list", ("models",), "Model folders", "Folders to look for models in; may be given several times.", group="Model", maximum=32)
+    loras_dir: tuple[str, ...] = setting("list", ("loras",), "Adapter folders", "Folders to look for LoRA adapters in, beside the model folders; may be given several times.", group="Model", maximum=32)
     own_models_only: bool = setting("bool", False, "Own models only", "List only what is in the model folders, not what Ollama, LM Studio, the cache of Hugging Face and other programs have on this machine.", group="Model")
     servers: str = setting("str", "", "Servers file", "A YAML file that lists OpenAI-compatible servers, each with name, base_url, model and perhaps api_key or api_key_env; empty: servers.yaml in the data folder, if there.", group="Model", maximum=4096)
     max_models: int = setting("int", 1, "Models at once", "How many models may be loaded at the same time.", group="Model", minimum=1, maximum=16)

@@ -10,15 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..core.adapters import AdapterFile
 from ..core.errors import AppError, BadRequest, Busy, Cancelled, Conflict, NoModel, NotFound, WorkerDied
-from ..core.events import Event, Finished, Request, Started, Timings, Usage
+from ..core.events import Event, Finished, Request, Timings, Usage
 from ..core.loader import LoaderSpec, ModelFile, Token
-from ..core.params import ignored_params
+from ..models.adapters import AdapterCatalog
 from ..models.catalog import Catalog
 from ..saved_options import SavedOptions
 from ..text.splitter import Splitter, starts_inside
 from ..text.template import TemplateRenderer
 from ..worker import memory_use
+from .adapters import attach
 from .generation import Generation, unforeseen
 from .loading import Loading
 from .models import Held, LoadWatch
@@ -36,12 +38,15 @@ class Engine:
 
     `loaders` are the specs by name; `log_dir` holds one log a worker; at most `max_models` are held at a time and at most
     `max_queue` runs wait for one. With `autoload`, `ready` loads a model that is asked for by name. A model that was idle for
-    `idle_unload` minutes is unloaded, and loaded again by `awake` as it was; 0: never.
+    `idle_unload` minutes is unloaded, and loaded again by `awake` as it was; 0: never. `adapters` is where LoRA adapters are
+    found; without it there are none.
     """
 
     def __init__(self, catalog: Catalog, loaders: Mapping[str, LoaderSpec], *, log_dir: Path, max_models: int = 1,
-                 max_queue: int = 64, autoload: bool = False, idle_unload: float = 0.0) -> None:
+                 max_queue: int = 64, autoload: bool = False, idle_unload: float = 0.0,
+                 adapters: AdapterCatalog | None = None) -> None:
         self.catalog = catalog
+        self.adapters = adapters or AdapterCatalog([])
         self.autoload = autoload
         self.loaders = dict(loaders)
         self.watch = LoadWatch()
@@ -52,7 +57,8 @@ class Engine:
         self._held: dict[str, Held] = {}
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loading = Loading(self._held, self.watch, self.loaders, log_dir=log_dir, max_models=max_models, lost=self._lost)
+        self._loading = Loading(self._held, self.watch, self.loaders, log_dir=log_dir, max_models=max_models, lost=self._lost,
+                                adapters=self.adapters)
         self._max_models = max_models
         self._resting = Resting(self._held, self._let_rest, seconds=60 * idle_unload)
 
@@ -68,29 +74,44 @@ class Engine:
         return await asyncio.to_thread(self.catalog.list)
 
     async def load(self, name: str, *, loader: str = "", options: Mapping[str, Any] | None = None,
-                   is_patient: bool = False, asked_by: str = "") -> Held:
+                   is_patient: bool = False, asked_by: str = "", with_adapters: bool = False) -> Held:
         """Load a model by its catalog name or path; progress is told by `watch`. is_patient: a model that has to make room in
         memory first ends its replies instead of dropping them. asked_by: whatever `cancel_load` may name it by.
 
         Where no options are given, not even none, a resting model is loaded as it was, another with those that `saved_options`
-        has for it, and without a loader theirs.
+        has for it, and without a loader theirs. with_adapters: those that are saved for the model are attached before anybody
+        uses it, as they are where no options are given; Held.adapters_problem says why that could not be.
 
         Raises NotFound, LoadFailed, OutOfMemory, WorkerDied, Conflict while another load runs, Cancelled after `cancel_load`.
         """
         file = await asyncio.to_thread(self.catalog.find, name)
-        rest = self._resting.of(file.name)
+        rest, saved_options = self._resting.of(file.name), self.saved_options
+        adapters: Sequence[tuple[str, float]] = ()
         if options is None and rest is not None and loader in ("", rest.loader):
-            loader, options = rest.loader, rest.options
-        elif options is None and self.saved_options is not None:
-            saved = await self.saved_options.get(file.name)
+            loader, options, adapters = rest.loader, rest.options, rest.adapters
+        elif saved_options is not None:
+            with_adapters = with_adapters or options is None
+            saved = await saved_options.get(file.name) if options is None else None
             if saved is not None and loader in ("", saved.loader):
                 loader, options = saved.loader, saved.options
-        held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by)
+            adapters = await saved_options.adapters(file.name) if with_adapters else ()
+        held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by,
+                                        adapters=adapters)
         for resting in [file.name, *self._resting.names[self._max_models - len(self._held):]]:
             self._resting.forget(resting)
         self._resting.watch()
         if self.on_loaded is not None:
             self.on_loaded(held)
+        return held
+
+    async def adapter_files(self) -> list[AdapterFile]:
+        """The LoRA adapters in the adapter folders and the model folders."""
+        return await asyncio.to_thread(self.adapters.list)
+
+    async def set_adapters(self, adapters: Sequence[tuple[str, float]], *, model: str = "") -> Held:
+        """Let exactly these (name, weight) be attached to a loaded model, "" the one used last; see adapters.attach."""
+        held = self.held(model)
+        await attach(held, self.adapters, adapters, self.watch)
         return held
 
     async def load_log(self) -> str:
@@ -270,7 +291,7 @@ class Engine:
         held = self.held(request.model)
         prompt = await PromptBuilder(self._renderer, held.worker).build(request)
         run = Run(secrets.token_hex(12), request, model=held.name, loader=held.spec.name, quantization=held.quantization)
-        run.publish([self._started(run, held, prompt, 0),
+        run.publish([held.started(run, prompt, 0),
                      Finished("length", Usage(len(prompt.ids), 0, 0), Timings(0.0, 0.0, 0.0))])
         return run
 
@@ -279,6 +300,7 @@ class Engine:
         try:
             builder = PromptBuilder(self._renderer, held.worker)
             prompt = await builder.build(run.request)
+            await held.settled()
             self._hand_over(run, held, prompt, builder.stops if run.request.messages else ())
             await run.wait()
         except AppError as error:
@@ -306,20 +328,13 @@ class Engine:
         inside = marks is not None and starts_inside(prompt.text, marks)
         splitter = Splitter((*params.stop, *stops), marks, inside)
         generation = Generation(run, splitter, n_prompt=len(prompt.ids),
-                                started=lambda cached: self._started(run, held, prompt, cached),
+                                started=lambda cached: held.started(run, prompt, cached),
                                 stop_worker=lambda: held.worker.remove(run.id),
                                 is_estimate=held.facts.takes == "messages")
         run.on_cancel = generation.cancel
         run.on_lag = lambda is_behind: held.worker.hold_back(run.id, is_behind)
         key = f"{request.owner}/{request.cache_key}"
         held.worker.add(run.id, prompt.ids, params, key, generation.receive)
-
-    def _started(self, run: Run, held: Held, prompt: Prompt, cached: int) -> Started:
-        params = run.request.params
-        return Started(run.id, held.name, held.spec.name, len(prompt.ids), cached, held.facts.context, params.seed,
-                       dropped=prompt.dropped, keep_from=prompt.keep_from, left_out=prompt.left_out,
-                       ignored=tuple(ignored_params(params, held.spec.params)), quantization=held.quantization,
-                       is_estimate=held.facts.takes == "messages")
 
     async def _let_rest(self, held: Held) -> None:
         await self._loading.release(held)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,36 +17,42 @@ from ..core.errors import AppError, Cancelled, Conflict, LoadFailed, WorkerDied
 from ..core.knobs import parse_values
 from ..core.loader import LoaderSpec, ModelFile
 from ..models import memory
+from ..models.adapters import AdapterCatalog
 from ..models.forecast import forecast
 from ..text.splitter import detect_marks
 from ..worker.client import WorkerClient
+from .adapters import begin
 from .models import Held, LoadState, LoadWatch
 
+logger = logging.getLogger(__name__)
 LOG_BYTES = 4096  # of a log's end, as much as the Model tab shows
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A load as decided: asked holds the options as given, options all of them; is_patient as in Engine.load."""
+    """A load as decided: asked holds the options as given, options all of them; is_patient as in Engine.load.
+    adapters: names and weights of those to attach with it."""
 
     file: ModelFile
     spec: LoaderSpec
     asked: dict[str, Any]
     options: dict[str, Any]
     is_patient: bool = False
+    adapters: Sequence[tuple[str, float]] = ()
 
 
 class Loading:
     """Changes which models are held; on the event loop. `lost` hears of a worker that died by itself."""
 
     def __init__(self, held: dict[str, Held], watch: LoadWatch, loaders: Mapping[str, LoaderSpec], *, log_dir: Path,
-                 max_models: int, lost: Callable[[Held, WorkerDied], None]) -> None:
+                 max_models: int, lost: Callable[[Held, WorkerDied], None], adapters: AdapterCatalog) -> None:
         self._held = held
         self._watch = watch
         self._loaders = loaders
         self._log_dir = log_dir
         self._max_models = max_models
         self._lost = lost
+        self._adapters = adapters
         self._task: asyncio.Task[Held] | None = None
         self._asked_by = ""
         self._log: Path | None = None
@@ -87,14 +94,14 @@ class Loading:
         await asyncio.gather(*self._releases)
 
     async def load(self, file: ModelFile, *, loader: str, options: Mapping[str, Any] | None, is_patient: bool = False,
-                   asked_by: str = "") -> Held:
+                   asked_by: str = "", adapters: Sequence[tuple[str, float]] = ()) -> Held:
         """Load in a task of its own, so that a caller who leaves does not cancel it; only `cancel` does."""
         if self._is_closing:
             raise Conflict(f"{file.name} is not loaded: the app is stopping.")
         if self.busy:
             raise Conflict(f"{self._watch.state.name} is being loaded; wait for it or cancel it first.")
         self._asked_by = asked_by
-        self._task = asyncio.create_task(self._load(file, loader, options, is_patient), name=f"load {file.name}")
+        self._task = asyncio.create_task(self._load(file, loader, options, is_patient, adapters), name=f"load {file.name}")
         try:
             return await asyncio.shield(self._task)
         except asyncio.CancelledError:
@@ -111,13 +118,14 @@ class Loading:
         await held.worker.close()
         await asyncio.to_thread(_give_back)
 
-    async def _load(self, file: ModelFile, loader: str, options: Mapping[str, Any] | None, is_patient: bool) -> Held:
+    async def _load(self, file: ModelFile, loader: str, options: Mapping[str, Any] | None, is_patient: bool,
+                    adapters: Sequence[tuple[str, float]]) -> Held:
         self._watch.set(LoadState("loading", file.name, loader, 0.0, "Reading the file's headers"))
         try:
             spec = self._spec(file, loader)
             self._watch.set(LoadState("loading", file.name, spec.name, 0.0, "Looking at memory"))
             plan = await asyncio.to_thread(self._plan, file, spec, options)
-            held = await self._exchange(replace(plan, is_patient=is_patient))
+            held = await self._exchange(replace(plan, is_patient=is_patient, adapters=adapters))
         except asyncio.CancelledError:
             self._watch.set(LoadState("cancelled", file.name, loader, 0.0, "Cancelled"))
             raise
@@ -193,7 +201,8 @@ class Loading:
         """Load again what made room in vain; a cancel ends this too. Raises both reasons in one where it fails."""
         self._watch.set(LoadState("loading", old.name, old.spec.name, 0.0, f"Bringing back {old.name}"))
         try:
-            await self._start(_Plan(old.file, old.spec, old.asked, old.options))
+            await self._start(_Plan(old.file, old.spec, old.asked, old.options,
+                                    adapters=[(one.name, one.weight) for one in old.adapters]))
         except AppError as error:
             words = f"{instead_of.message} {old.name} could not be brought back either: {error.message}"
             raise type(instead_of)(words, param=instead_of.param, log=instead_of.log or error.log) from error
@@ -223,7 +232,21 @@ class Loading:
         if not worker.alive:  # it died between its last word and here; nobody would hear of it any more
             raise LoadFailed(f"The process of {file.name} ended as soon as it was loaded; see the log.", log=worker.log_tail())
         self._held[file.name] = held
+        if plan.adapters:
+            progress(1.0, "Attaching adapters")
+            await self._attach(held, plan.adapters)
         return held
+
+    async def _attach(self, held: Held, adapters: Sequence[tuple[str, float]]) -> None:
+        """Put on what was saved with a model that was just loaded; where that cannot be, it is used without, and says so."""
+        try:
+            await begin(held, self._adapters, adapters, self._watch)
+        except AppError as error:
+            held.adapters_problem = f"{held.name} is loaded without the adapters that it had. {error.message}"
+            logger.warning("%s", held.adapters_problem)
+        except asyncio.CancelledError:
+            await self.release(held)
+            raise
 
     def _retire_when_idle(self, old: Held) -> None:
         """Let running replies end first; no new one starts on it."""

@@ -7,10 +7,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..core.adapters import Attached
 from ..core.errors import AppError
+from ..core.events import Started
 from ..core.loader import LoaderSpec, ModelFacts, ModelFile
+from ..core.params import ignored_params
 from ..text.splitter import ReasoningMarks
 from ..worker.client import WorkerClient
+from .prompt import Prompt
 from .run import Run
 
 QUANTIZATION = "quantization"  # the option of loaders that shrink weights while loading, and its value for leaving them alone
@@ -24,6 +28,8 @@ class Held:
 
     asked: the options as given; options: those completed; facts.options says how they came out. runs: those not yet ended, by id.
     forecast_bytes: what loading it was expected to take.
+    adapters: what is attached, also with weight 0. attaching: puts on others; runs wait for its end.
+    adapters_problem: why those that were to come back with the model are not attached, "" where they are.
     """
 
     file: ModelFile
@@ -37,6 +43,9 @@ class Held:
     loaded_at: float = field(default_factory=time.time)
     retiring: bool = False
     forecast_bytes: int = 0
+    adapters: tuple[Attached, ...] = ()
+    adapters_problem: str = ""
+    attaching: asyncio.Task[None] | None = None
 
     @property
     def name(self) -> str:
@@ -47,10 +56,32 @@ class Held:
         return self.worker.facts
 
     @property
+    def is_attaching(self) -> bool:
+        return self.attaching is not None and not self.attaching.done()
+
+    async def settled(self) -> None:
+        """Wait until no other adapters are being put on."""
+        if self.attaching is not None and not self.attaching.done():
+            await asyncio.wait({self.attaching})
+
+    @property
+    def acting(self) -> tuple[tuple[str, float], ...]:
+        """Names and weights of the adapters that change what the model computes."""
+        return tuple((one.name, one.weight) for one in self.adapters if one.weight)
+
+    @property
     def quantization(self) -> str:
         """How the weights are stored in memory: as the loader was told to shrink them while loading, else as in the file."""
         chosen = str(self.options.get(QUANTIZATION, UNQUANTIZED))
         return self.file.quantization if chosen == UNQUANTIZED else chosen
+
+    def started(self, run: Run, prompt: Prompt, cached: int) -> Started:
+        """The event that a run of this model begins with; cached: tokens of its prompt that the worker had already."""
+        params = run.request.params
+        return Started(run.id, self.name, self.spec.name, len(prompt.ids), cached, self.facts.context, params.seed,
+                       dropped=prompt.dropped, keep_from=prompt.keep_from, left_out=prompt.left_out,
+                       ignored=tuple(ignored_params(params, self.spec.params)), quantization=self.quantization,
+                       adapters=self.acting, is_estimate=self.facts.takes == "messages")
 
 
 @dataclass(frozen=True)

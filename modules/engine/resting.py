@@ -20,6 +20,7 @@ class Rest:
     name: str
     loader: str
     options: dict[str, Any]
+    adapters: tuple[tuple[str, float], ...] = ()
 
 
 class Resting:
@@ -73,7 +74,8 @@ class Resting:
                     log.info("%s was idle for %g minutes and is unloaded; the next request loads it again", held.name,
                              self._seconds / 60)
                     self._rests.pop(held.name, None)
-                    self._rests[held.name] = Rest(held.name, held.spec.name, held.asked)
+                    self._rests[held.name] = Rest(
+                        held.name, held.spec.name, held.asked, tuple((one.name, one.weight) for one in held.adapters))
                     await self._release(held)
 
     def _due(self, held: Held, now: float) -> float:

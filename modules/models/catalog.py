@@ -21,7 +21,8 @@ ECHO = ModelFile("echo", "", "echo")  # the loader without a model; found by nam
 
 
 class Catalog:
-    """What is in the model folders. Methods read the disk: call them in threads, any number at once.
+    """What is in the model folders, but for adapters, which are no models. Methods read the disk: call them in threads, any
+    number at once.
 
     `allowed` are paths outside the folders that the person named at start-up; no request can name another one. `others` are the
     folders of other programs, whose models are listed after those of the folders. `servers` is the file that names models on
@@ -47,6 +48,8 @@ class Catalog:
             named: dict[str, ModelFile] = {}
             # A file has its suffix to tell it apart, and what is the person's own goes before what is not.
             for item in sorted(found, key=lambda candidate: (bool(candidate.source), candidate.is_file)):
+                if self._read[item.path][1].format == "adapter":
+                    continue  # see models.adapters
                 name = _free_name(item, named)
                 named[name.lower()] = replace(self._read[item.path][1], name=name, source=item.source)
             for file in self._remote():

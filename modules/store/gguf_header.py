@@ -5,9 +5,10 @@ Source of the layout: the GGUF specification in ggml's docs/gguf.md; block sizes
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,6 +51,7 @@ class BadHeader(Exception):
 class GgufHeader:
     """What a header says. values: scalars, strings, and arrays of at most 4,096 scalars, by key; longer arrays: their length.
 
+    kinds: the GGUF value type of each key. tensors: of each its type's name and its dimensions, the length of a row first.
     tensor_types: how many weights are stored in each type. missing_bytes: byte values for which a vocabulary of kind `llama` has
     no piece; llama.cpp ends the process when it meets one. tensor_end: bytes the file must have.
     """
@@ -60,6 +62,8 @@ class GgufHeader:
     tensor_types: Counter[str]
     tensor_end: int
     missing_bytes: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
 
 
 def read_gguf(path: Path) -> GgufHeader:
@@ -79,6 +83,7 @@ class _Reader:
         self.bytes = bytearray()
         self.at = 0
         self.order = "<"
+        self.kinds: dict[str, int] = {}
 
     def need(self, n: int) -> None:
         """`n` more bytes are in memory; n comes from the file and is checked first."""
@@ -139,7 +144,7 @@ class _Reader:
             key = self.text(65_535)
             if key in values:
                 raise BadHeader(f"gives {key!r} twice")
-            kind = self.scalar(4)
+            kind = self.kinds[key] = self.scalar(4)
             if kind == _ARRAY and key == "tokenizer.ggml.tokens":
                 values[key], missing_bytes = self.tokens()
             elif kind == _ARRAY:
@@ -211,27 +216,29 @@ class _Reader:
             raise BadHeader(f"has the alignment {alignment!r}, which is no power of two")
         types: Counter[str] = Counter()
         n_params = end = 0
-        names: set[str] = set()
+        found: dict[str, tuple[str, tuple[int, ...]]] = {}
         for _ in range(n):
             name = self.text(MAX_NAME)
-            if name in names:
+            if name in found:
                 raise BadHeader(f"gives the tensor {name!r} twice")
-            names.add(name)
-            weights, row = self.shape(name)
+            dims = self.shape(name)
+            weights, row = math.prod(dims), dims[0]
             kind, offset = self.scalar(4), self.scalar(10)
             if kind not in TYPES:
                 raise BadHeader(f"stores {name!r} in the unknown type {kind}; a newer version may know it")
             label, block, block_bytes = TYPES[kind]
             if row % block or offset % alignment:
                 raise BadHeader(f"places or shapes {name!r} in a way that {label} does not allow")
+            found[name] = label, dims
             types[label] += weights
             n_params += weights
             end = max(end, offset + weights // block * block_bytes)
         data_start = -(-self.at // alignment) * alignment
-        return GgufHeader(values, n, n_params, types, data_start + end if n else self.at, missing_bytes)
+        return GgufHeader(values, n, n_params, types, data_start + end if n else self.at, missing_bytes,
+                          self.kinds, found)
 
-    def shape(self, name: str) -> tuple[int, int]:
-        """(weights, weights in a row)."""
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Its dimensions, the length of a row first; their product is below 2^63."""
         n_dims = self.scalar(4)
         if not 1 <= n_dims <= MAX_DIMS:
             raise BadHeader(f"gives {name!r} {n_dims} dimensions")
@@ -241,4 +248,4 @@ class _Reader:
             weights *= dim
             if dim < 1 or weights >= 1 << 63:
                 raise BadHeader(f"gives {name!r} an impossible shape")
-        return weights, dims[0]
+        return tuple(dims)

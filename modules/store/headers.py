@@ -95,7 +95,8 @@ def _read_gguf(path: Path, name: str) -> ModelFile:
         if header.tensor_end > size:
             return replace(file, **_facts(headers), problem=f"{part.name} is cut off: it has {size:,} of {header.tensor_end:,} "
                                                             "bytes; download it again.")
-    return replace(file, **_facts(headers), problem=_gguf_problem(headers))
+    kind: FileFormat = "adapter" if _text(headers[0].values, "general.type") == "adapter" else "gguf"
+    return replace(file, format=kind, **_facts(headers), problem=_gguf_problem(headers))
 
 
 def _facts(headers: list[GgufHeader]) -> dict[str, Any]:

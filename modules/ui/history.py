@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 CACHED_CHARACTERS = 20_000_000  # of HTML
 PAGE_MESSAGES = 50
 STATS = ("prompt_tokens", "cached_tokens", "context", "dropped", "left_out", "ignored", "is_estimate", "unsaved", "error", "code",
-         "log")
+         "log", "adapters")
 
 
 class RenderedTexts:

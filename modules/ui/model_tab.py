@@ -16,6 +16,7 @@ from ..core.loader import LoaderSpec, ModelFile
 from ..engine import Held
 from ..models import explain, memory
 from ..saved_options import Saved
+from .adapters_part import AdaptersPart
 from .model_list import ModelList
 from .page_frame import Page
 from .scripted import edits
@@ -34,6 +35,7 @@ class ModelTab:
         self._page = page
         self._engine = page.services.engine
         self._list = ModelList()
+        self._adapters = AdaptersPart(page)
         self._options: dict[str, dict[str, Any]] = {}
         self._groups: dict[str, Any] = {}
 
@@ -76,6 +78,7 @@ class ModelTab:
                                    elem_id="model-progress")
         self._what = gr.Textbox(label="Loading", interactive=False, visible=False, lines=1, max_lines=3, elem_id="model-what")
         self._log = gr.Textbox(label="Log", interactive=False, visible=False, lines=4, max_lines=12)
+        self._adapters.build()
 
     def build_side(self) -> None:
         """Nothing: the loader's options stand in the tab."""
@@ -83,7 +86,7 @@ class ModelTab:
     @property
     def outputs(self) -> list[Any]:
         """What `state` fills, in order."""
-        return [*self._shows, self._problem, *self._list.outputs, self._model, *self._chosen]
+        return [*self._shows, self._problem, *self._list.outputs, self._model, *self._chosen, *self._adapters.outputs]
 
     @property
     def _chosen(self) -> list[Any]:
@@ -104,7 +107,7 @@ class ModelTab:
         problem = f"{report.get('reason', '')}\nTo try again: {report.get('command', '')}" if report else ""
         return [*await self._now(), gr.update(visible=bool(report), value=problem), *await self._list.fresh(files),
                 gr.update(choices=[file.name for file in files], value=chosen),
-                *await self._choice(chosen, ""), *await self._as_saved(chosen)]
+                *await self._choice(chosen, ""), *await self._as_saved(chosen), *await self._adapters.fresh(chosen)]
 
     def wire(self) -> None:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
@@ -126,10 +129,13 @@ class ModelTab:
         loaded = self._load.click(self._run_load, inputs, [self._kept, self._forget], concurrency_limit=None,
                                   trigger_mode="multiple", **quiet)
         loaded.then(None, None, None, js=CHOSEN)
+        loaded.then(self._adapters.fresh, [self._model], self._adapters.outputs, **quiet)
+        self._adapters.wire(self._model)
         self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
         self._unload.click(self._run_unload, None, None, **quiet)
         self._page.follows.append((self._shows, self._now))
         self._page.lists.append(([*self._list.outputs, self._model], self._listed))
+        self._page.lists.append((self._adapters.listed, self._adapters.found))
         self._page.progress.append((self._shows, self._now))
 
     async def _pick(self, session: str, event: gr.SelectData) -> list[Any]:
@@ -195,8 +201,10 @@ class ModelTab:
             raise gr.Error("Choose a model first.")
         try:
             options = self._read_options(loader, values)
-            held = await self._engine.load(name, loader=loader, options=options)
+            held = await self._engine.load(name, loader=loader, options=options, with_adapters=True)
             await self._keep(held, options)
+            if held.adapters_problem:
+                gr.Warning(held.adapters_problem)
             await self._page.services.sessions.update(values[self._page.session], model=held.name)
         except Cancelled:
             gr.Info("Loading was cancelled.")

@@ -32,7 +32,8 @@ class Progress:
                 self._facts = {"model": event.model, "loader": event.loader, "quantization": event.quantization,
                                "seed": event.seed, "context": event.context, "prompt_tokens": event.prompt_tokens,
                                "cached_tokens": event.cached_tokens, "dropped": event.dropped, "left_out": event.left_out,
-                               "ignored": list(event.ignored), "is_estimate": event.is_estimate}
+                               "ignored": list(event.ignored), "is_estimate": event.is_estimate,
+                               "adapters": [list(pair) for pair in event.adapters]}
             case Prefill(done, total):
                 self._phase = {"state": "prefill", "done": done, "total": total}
             case Delta():

@@ -1,10 +1,11 @@
-"""Questions to a loader that are no runs: tokenize, detokenize, score, logits, embed; answered on the worker's thread."""
+"""Calls to a loader that are no runs: tokenize, detokenize, score, logits, embed, set_adapters; on the worker's thread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..core.adapters import TakesAdapters, check
 from ..core.errors import BadRequest
 from ..core.loader import Loader
 from .frames import MAX_RAW, pack_ids
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 HEAVY = frozenset({"score", "logits", "embed"})  # these evaluate the model; the others take microseconds
+EXCLUSIVE = frozenset({"set_adapters"})  # these change the model, so no run may be active or waiting
 
 
 def answer(loader: Loader, call: Call) -> Answer:
@@ -46,6 +48,14 @@ def _embed(loader: Loader, call: Call) -> Answer:
     return _packed(call, loader.embed(call.ids))
 
 
+def _set_adapters(loader: Loader, call: Call) -> Answer:
+    """args: (path, weight) pairs."""
+    if "adapters" not in loader.facts.features or not isinstance(loader, TakesAdapters):
+        raise BadRequest("This model takes no adapters; its loader cannot attach any.", param="adapters")
+    loader.set_adapters(check(call.args))
+    return Answer(call.id)
+
+
 def _packed(call: Call, array: np.ndarray) -> Answer:
     if array.size * 4 > MAX_RAW:
         raise BadRequest(f"{call.method} gives {array.size * 4} bytes here, more than {MAX_RAW} at once; ask in smaller pieces.")
@@ -53,4 +63,5 @@ def _packed(call: Call, array: np.ndarray) -> Answer:
 
 
 _METHODS: dict[str, Callable[[Loader, Call], Answer]] = {
-    "tokenize": _tokenize, "detokenize": _detokenize, "score": _score, "logits": _logits, "embed": _embed}
+    "tokenize": _tokenize, "detokenize": _detokenize, "score": _score, "logits": _logits, "embed": _embed,
+    "set_adapters": _set_adapters}

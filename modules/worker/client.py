@@ -137,6 +137,13 @@ class WorkerClient:
     async def embed(self, ids: Sequence[int]) -> np.ndarray:
         return _array(await self._call("embed", ids=ids))
 
+    async def set_adapters(self, adapters: Sequence[tuple[str, float]]) -> None:
+        """Attach exactly these (path, weight) to the model, without loading it again (core.adapters.TakesAdapters).
+
+        Raises Busy while runs are active or wait, BadRequest where one does not fit: then all is as it was.
+        """
+        await self._call("set_adapters", tuple((_from_anywhere(path), weight) for path, weight in adapters))
+
     async def close(self) -> None:
         """Unload the model and end the process, by force where it takes longer than five seconds; a second call waits too."""
         if not self._is_closing and self._end is None:

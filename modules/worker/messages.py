@@ -12,7 +12,7 @@ from ..core.params import GenerationParams
 from . import frames
 from .frames import Frame, FrameError, WorkerEvent
 
-Method = Literal["tokenize", "detokenize", "score", "logits", "embed"]
+Method = Literal["tokenize", "detokenize", "score", "logits", "embed", "set_adapters"]
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,9 @@ class Service:
 
     def _answer(self, call: Call) -> None:
         try:
+            if call.method in calls.EXCLUSIVE and (self._active or self._queue):
+                raise Busy(f"{len(self._active) + len(self._queue)} replies are being written or wait for the model; try again "
+                           "when they are done.")
             reply = calls.answer(self._loader, call)
         except Exception as error:  # noqa: BLE001 - the asker gets it; the worker goes on
             reply = Answer(call.id, error=translated(error, f"answering {call.method}"))

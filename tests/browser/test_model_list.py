@@ -31,3 +31,13 @@ def test_a_filter_finds_by_word_and_says_when_nothing_matches(open_app: Open, ap
     wait_until(lambda: shows(page, "demo") and shows(page, "other"), what="the whole list again")
     page.locator("#model-table").get_by_text("other", exact=True).locator("visible=true").first.click()
     wait_until(lambda: page.locator("#model-choice input").input_value() == "other", what="the clicked model")
+
+
+def test_without_adapters_the_page_says_where_to_put_them(open_app: Open) -> None:
+    page = open_app()
+    page.wait_for_function("window.pageFilled === true")
+    open_tab(page, "Model")
+    page.get_by_role("button", name="Adapters (LoRA)").click()
+    page.locator("#adapters-state textarea").wait_for()
+    assert "Put a GGUF adapter" in page.locator("#adapters-nothing textarea").input_value()
+    assert "takes no adapters" in page.locator("#adapters-state textarea").input_value()

@@ -133,7 +133,7 @@ export class MessageView {
     this.element.classList.remove("live", "writing");
     this.element.removeAttribute("aria-busy");
     this.stats.textContent = this.facts.role === "assistant" && !this.isLive ? numbers(stats) : "";
-    this.drawWriter(this.facts);
+    this.drawWriter({ ...this.facts, adapters: this.facts.stats.adapters });
     if (this.isLive) return this.takeStatus({ state: "starting" });
     const lines = [];
     if (status === "failed") {
@@ -152,10 +152,11 @@ export class MessageView {
     this.state.replaceChildren(...warning(stats.unsaved), ...lines, ...leftOut(stats));
   }
 
-  /** "starter · llama.cpp · Q8_0 · seed 12": what wrote the reply, once that is known. */
-  drawWriter({ model, loader, quantization, seed }) {
+  /** "starter · llama.cpp · Q8_0 · pirate × 0.8 · seed 12": what wrote the reply, once that is known. */
+  drawWriter({ model, loader, quantization, seed, adapters = [] }) {
     if (!model) return;
-    const parts = [model, this.actions.loaderTitle(loader), quantization, Number.isInteger(seed) ? `seed ${seed}` : ""];
+    const parts = [model, this.actions.loaderTitle(loader), quantization,
+      ...adapters.map(([name, weight]) => `${name} × ${weight}`), Number.isInteger(seed) ? `seed ${seed}` : ""];
     this.writer.textContent = parts.filter(Boolean).join(" · ");
   }
 
