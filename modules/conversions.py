@@ -21,9 +21,12 @@ from .models import memory
 from .models.architectures import ARCHITECTURES
 from .models.naming import QUANTIZATION_AT_END
 from .models.quantize import TYPES, UNFINISHED
+from .models.save_nf4 import KIND as NF4
+from .models.save_nf4 import is_possible as makes_nf4
 
 ROOT = Path(__file__).resolve().parent.parent
 KIND = "convert"
+NF4_BITS = 5.0  # matrices 4.1; embeddings and the output stay whole
 WHOLE_BITS = {"F32": 32.0, "BF16": 16.0, "F16": 16.0}
 STALE_SECONDS = 600.0  # an unfinished file that was not written to for so long is nobody's any more
 SPARE_BYTES = 256 << 20  # of the disk, left to others
@@ -74,7 +77,7 @@ class Conversions:
         if target is None:
             raise BadRequest(f"{source.name} cannot be written as {kind!r}; it can be as: "
                              f"{', '.join(one.kind for one in targets(source))}.", param="kind")
-        path = self._path(name)
+        path = self._path(name, kind)
         needed = target.size_bytes + (int(source.n_params * 4) if kind in TYPES and source.format != "gguf" else 0)
 
         async def work(report: Report) -> str:
@@ -84,17 +87,17 @@ class Conversions:
             finally:
                 await asyncio.to_thread(_delete_unfinished, path)
             self.finished += 1
-            size = path.stat().st_size
+            size = await asyncio.to_thread(_size, path)
             return f"{path.name} is in {self.models}: {size:,} bytes."
 
         return self._jobs.start(KIND, path.name, work, key=str(path))
 
-    def _path(self, name: str) -> Path:
+    def _path(self, name: str, kind: str) -> Path:
         name = name.strip().removesuffix(".gguf")
         if not _NAME.fullmatch(name):
             raise BadRequest(f"{name[:80]!r} is no name for a file here; use at most 120 letters, digits, spaces, and . _ + -, "
                              "beginning with a letter or digit.", param="name")
-        path = self.models / f"{name}.gguf"
+        path = self.models / (name if kind == NF4 else f"{name}.gguf")
         if path.exists():
             raise Conflict(f"{path.name} is there already; choose another name, or delete it first.", param="name")
         return path
@@ -114,10 +117,11 @@ def why_not(file: ModelFile) -> str:
 
 
 def targets(file: ModelFile) -> list[Target]:
-    """What it can be written as, the largest first: whole types for a folder, and those of llama.cpp."""
+    """What it can be written as: GGUF, the largest first, whole types for a folder alone; and a folder in nf4."""
     own = WHOLE_BITS.get(file.quantization, 16.0)
     whole = {kind: value for kind, value in WHOLE_BITS.items() if value <= own and file.format == "safetensors"}
-    bits = {**whole, **TYPES}
+    packed = {NF4: NF4_BITS} if file.format == "safetensors" and makes_nf4() else {}
+    bits = {**whole, **TYPES, **packed}
     return [Target(kind, int(file.n_params * value / 8)) for kind, value in bits.items()]
 
 
@@ -173,14 +177,27 @@ def _require_room(folder: Path, needed: int) -> None:
 
 
 def _delete_unfinished(path: Path) -> None:
-    for part in path.parent.glob(f"{glob_escape(path.name)}*{UNFINISHED}"):
-        with contextlib.suppress(OSError):
-            part.unlink()
+    name = glob_escape(path.name)
+    for part in [*path.parent.glob(f"{name}*{UNFINISHED}"), *path.parent.glob(f".{name}{UNFINISHED}")]:
+        _remove(part)
 
 
 def _sweep(folder: Path) -> None:
     now = time.time()
-    for part in folder.glob(f"*.gguf*{UNFINISHED}"):
+    for part in [*folder.glob(f"*.gguf*{UNFINISHED}"), *folder.glob(f".*{UNFINISHED}")]:
         with contextlib.suppress(OSError):
-            if now - part.stat().st_mtime > STALE_SECONDS:
-                part.unlink()
+            inside = part.iterdir() if part.is_dir() else ()
+            if now - max(path.stat().st_mtime for path in (part, *inside)) > STALE_SECONDS:
+                _remove(part)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size

@@ -80,6 +80,28 @@ async def test_a_conversion_tells_its_progress_and_ends_in_the_list(bench: Bench
     assert max(done for done, _, _ in bench.seen) > 10 and bench.conversions.finished == 1
 
 
+async def test_a_folder_saved_in_nf4_computes_what_one_shrunk_while_loading_does(bench: Bench) -> None:
+    pytest.importorskip("bitsandbytes")
+    import numpy as np
+
+    from loaders.transformers_hf import SPEC
+
+    ended = await bench.jobs.wait(bench.conversions.start(bench.file("tiny"), "nf4", "tiny-nf4"))
+    assert ended.status == "done", ended.what
+    made = bench.file("tiny-nf4")
+    assert not made.problem and made.format == "safetensors" and "4-bit" in made.quantization
+    assert bench.names == {"tiny", "tiny-F16.gguf", "tiny-nf4"}
+    found = []
+    for name, quantization in (("tiny-nf4", "none"), ("tiny", "4bit")):
+        options = {**{key: knob.default for key, knob in SPEC.options.items()}, "threads": 1, "dtype": "bfloat16",
+                   "quantization": quantization}
+        loader = SPEC.load(bench.file(name).path, options, lambda fraction, what: None)
+        found.append(loader.logits(list(range(5, 40)), 0, 35))
+        loader.close()
+    assert float(np.abs(found[0] - found[1]).max()) < 0.02 * float(found[1].std()) + 1e-3
+    assert float(found[1].std()) > 0.1
+
+
 async def test_a_cancel_ends_the_process_and_leaves_no_part(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child waits before its first tensor, in the middle of the job."""
     waiting = bench.folder.parent / "waiting.py"

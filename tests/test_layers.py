@@ -56,6 +56,7 @@ LAYERS: dict[str, Layer] = {
     "modules.store": layer(CORE, theirs="sqlalchemy alembic yaml PIL"),
     "modules.models": layer("modules.store", CORE, theirs="psutil", inside="gguf safetensors huggingface_hub httpx numpy torch"),
     "modules.models.quantize": layer("modules.store", CORE, inside="llama_cpp"),  # in a process of its own
+    "modules.models.save_nf4": layer("modules.models.quantize", CORE, inside="torch transformers"),  # as well
     "modules.engine": layer(*ENGINE, *BELOW_ENGINE, inside="numpy psutil"),
     "modules.registry": layer(*ENGINE, *BELOW_ENGINE),
     "modules.worker": layer(*ENGINE, *BELOW_ENGINE, theirs="numpy psutil"),

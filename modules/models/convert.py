@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import AppError, LoadFailed
-from . import gguf_keys, quantize
+from . import gguf_keys, quantize, save_nf4
 from .architectures import gguf_name
 from .safetensors_source import safetensors_in
 from .shape import Shape, read_shape
@@ -120,8 +120,9 @@ def main() -> int:
     """The command line; prints the reason and returns 1 where the model cannot be converted."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="a Hugging Face folder with safetensors, or a GGUF file that is not quantized")
-    parser.add_argument("path", type=Path, help="the GGUF file to write")
-    parser.add_argument("--type", default="f16", help="how matrices are stored: " + ", ".join((*TYPES, *quantize.TYPES)))
+    parser.add_argument("path", type=Path, help="the GGUF file to write, for nf4 the folder")
+    kinds = ", ".join((*TYPES, *quantize.TYPES, save_nf4.KIND))
+    parser.add_argument("--type", default="f16", help=f"how matrices are stored: {kinds}")
     parser.add_argument("--threads", type=int, default=0, help="for quantizing; 0: all cores")
     parser.add_argument("--progress", action="store_true", help="print DONE TOTAL WHAT lines, for a program that reads them")
     chosen = parser.parse_args()
@@ -136,7 +137,8 @@ def main() -> int:
     except (AppError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{chosen.path}: {chosen.path.stat().st_size:,} bytes")
+    size = sum(file.stat().st_size for file in chosen.path.iterdir()) if chosen.path.is_dir() else chosen.path.stat().st_size
+    print(f"{chosen.path}: {size:,} bytes")
     return 0
 
 
@@ -148,8 +150,13 @@ def _end_with_parent() -> None:
 
 
 def make(source: Path, path: Path, kind: str, *, threads: int = 0, told: Callable[[str], Told]) -> None:
-    """A GGUF file of any type from a folder or a GGUF file; what lies between is deleted. Raises LoadFailed where it cannot."""
-    if source.is_dir() and kind.lower() in TYPES:
+    """A GGUF file of any type from a folder or a GGUF file, or from a folder one in nf4; what lies between is deleted.
+
+    Raises LoadFailed where it cannot.
+    """
+    if source.is_dir() and kind == save_nf4.KIND:
+        save_nf4.save(source, path, told("Loading and saving"))
+    elif source.is_dir() and kind.lower() in TYPES:
         convert(source, path, kind.lower(), told("Converting"))
     elif source.is_dir():
         quantize.checked(kind)

@@ -14,14 +14,15 @@ from ..core.loader import ModelFile
 from ..jobs import JobState
 from ..models import explain
 from ..models.architectures import ARCHITECTURES
+from ..models.save_nf4 import KIND as NF4
 from .page_frame import Page
 
 SLOTS = 4  # conversions that are shown
 DEFAULT = "Q4_K_M"
 WHAT = ("Takes a model whose weights are whole (a folder of safetensors in F32, BF16 or F16, or such a GGUF file) and "
-        "writes it as GGUF, which llama.cpp loads: smaller types need less memory, are faster, and lose some of what the "
-        "model knows. The model itself stays as it is. GPTQ and bitsandbytes files are not made here; Transformers can "
-        "shrink a model while it loads it (the loader option Quantization).")
+        "writes it as GGUF, which llama.cpp loads, or in 4-bit for Transformers: smaller types need less memory, are "
+        "faster, and lose some of what the model knows. The model itself stays as it is. GPTQ files are not made here "
+        "yet.")
 KNOWN = ", ".join(sorted({name.removesuffix("ForCausalLM") for name in ARCHITECTURES}))
 NOTHING = ("No model here can be converted: that takes one with whole weights. The Download tab finds them under the format "
            f"safetensors; known are {KNOWN}.")
@@ -166,6 +167,8 @@ class ConvertTab:
 
 
 def _label(target: Target) -> str:
+    if target.kind == NF4:
+        return f"nf4: 4-bit of bitsandbytes, a folder for Transformers, about {explain.size_words(target.size_bytes)}"
     found = explain.quantization(target.kind)
     loss = f", {found.loss}" if found.loss else ""
     return f"{target.kind}: {found.words}{loss}, about {explain.size_words(target.size_bytes)}"
