@@ -18,7 +18,7 @@ from modules.core.errors import BadRequest, Conflict
 from modules.core.loader import ModelFile
 from modules.jobs import Jobs
 from modules.models.catalog import Catalog
-from modules.models.convert import make
+from modules.models.convert_command import make
 from modules.models.quantize import TYPES, UNFINISHED, quantize
 from modules.store.gguf_header import read_gguf
 from tests.running_app import ROOT

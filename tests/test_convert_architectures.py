@@ -1,4 +1,4 @@
-"""Each architecture that the converter knows: llama.cpp's logits equal Transformers', and what would differ is refused."""
+"""Each architecture that is converted: llama.cpp's logits from the GGUF file against Transformers' float32 logits."""
 
 from __future__ import annotations
 
@@ -15,91 +15,119 @@ from modules.models.convert import convert
 from modules.models.shape import read_shape
 from tests.tiny_models import tiny_hf
 
+llama_cpp = pytest.importorskip("llama_cpp")
 torch = pytest.importorskip("torch")
-pytest.importorskip("llama_cpp")
+transformers = pytest.importorskip("transformers")
 
-SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 2,
-         "head_dim": 16, "vocab_size": 768, "max_position_embeddings": 512,
-         "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
-GEMMA = {"query_pre_attn_scalar": 16, "sliding_window": 32}
-MODELS: dict[str, dict[str, Any]] = {
-    "LlamaForCausalLM": {"attention_bias": True}, "MistralForCausalLM": {"sliding_window": None}, "Qwen2ForCausalLM": {},
-    "Qwen3ForCausalLM": {}, "GemmaForCausalLM": {}, "Gemma2ForCausalLM": GEMMA, "Gemma3ForCausalLM": GEMMA}
-CONFIGS = {"Gemma3ForCausalLM": "Gemma3TextConfig"}
-IDS = [int(n) for n in np.random.default_rng(3).integers(5, 700, 96)]  # longer than Gemma's windows here
+PROMPT = [1, 270, 271, 272, 50, 60, 7, 250, 33, 34, 35, 120, 121, 122, 200, 201, 9, 8, 7, 6, 5, 210, 211, 212, 213]
+SIZES: dict[str, Any] = {
+    "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 48, "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "tie_word_embeddings": False, "bos_token_id": 0,
+    "eos_token_id": 2}
+GEMMA = {"query_pre_attn_scalar": 48, "sliding_window": 8, "tie_word_embeddings": True}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+LOCAL = {"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+# Class, its own settings, and the largest difference of two logits allowed, whose standard deviation is about 3. SiLU and ggml's
+# GELU: the latter looks its values up in a table of half-precision numbers.
+CASES: dict[str, tuple[str, dict[str, Any], float]] = {
+    "llama": ("Llama", {}, 1e-4),
+    "llama-biases": ("Llama", {"attention_bias": True, "mlp_bias": True}, 1e-4),
+    "llama-linear": ("Llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 5000.0, "factor": 4.0}}, 1e-4),
+    "llama-llama3": ("Llama", {"rope_parameters": LLAMA3}, 1e-4),
+    "mistral": ("Mistral", {"sliding_window": None}, 1e-4),
+    "mistral-window": ("Mistral", {"sliding_window": 32}, 1e-4),
+    "qwen2": ("Qwen2", {"head_dim": 32}, 1e-4),
+    "qwen2-tied": ("Qwen2", {"head_dim": 32, "tie_word_embeddings": True}, 1e-4),
+    "qwen2-yarn": ("Qwen2", {"head_dim": 32, "rope_parameters": YARN}, 1e-4),
+    "qwen3": ("Qwen3", {}, 1e-4),
+    "qwen3-yarn": ("Qwen3", {"rope_parameters": YARN}, 1e-4),
+    "gemma": ("Gemma", {"tie_word_embeddings": True}, 1e-2),
+    "gemma2": ("Gemma2", GEMMA, 1e-2),
+    "gemma3": ("Gemma3", {**GEMMA, "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}, **LOCAL}},
+               1e-2),
+    "gemma3-linear": ("Gemma3", {**GEMMA, "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}, **LOCAL}}, 1e-2)}
 
 
-def model_folder(folder: Path, named: str, **more: Any) -> Path:
-    """A random model of this architecture with weights that matter everywhere, biases and norms too, and the tiny tokenizer."""
-    import transformers
-
-    torch.manual_seed(5)
-    config = getattr(transformers, CONFIGS.get(named, named.replace("ForCausalLM", "Config")))
-    model = getattr(transformers, named)(config(**{**SIZES, **MODELS[named], **more}))
+def model_folder(folder: Path, name: str, settings: dict[str, Any]) -> Path:
+    """A model of this architecture with random weights and biases, saved as Transformers saves it, with the tiny tokenizer."""
+    tiny_hf(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "generation_config.json").unlink()
+    vocab = json.loads((folder / "config.json").read_text())["vocab_size"]
+    config_class = getattr(transformers, "Gemma3TextConfig" if name == "Gemma3" else f"{name}Config")
+    config = config_class(**{**SIZES, "vocab_size": vocab, **settings})
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForCausalLM")(config).float()
     with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 1:
-                weight.add_(0.3 * torch.randn_like(weight))
-            elif "embed" in name or "lm_head" in name:
-                weight.copy_(torch.randn_like(weight))
+        for part, values in model.named_parameters():
+            if values.ndim == 1:
+                values.copy_(torch.randn_like(values) * 0.2 + (0.0 if "bias" in part or name.startswith("Gemma") else 1.0))
             else:
-                weight.copy_(torch.randn_like(weight) * weight.shape[1] ** -0.5)
+                values.copy_(torch.randn_like(values) * (3.0 if "embed" in part or "lm_head" in part else 1.0)
+                             / values.shape[-1] ** 0.5)
     model.save_pretrained(folder)
-    for path in tiny_hf(folder.parent / "tokenizer").glob("*token*"):
-        (folder / path.name).write_bytes(path.read_bytes())
     return folder
 
 
-def logits_of_gguf(path: Path) -> np.ndarray:
-    from tests.llama_play import load
-
-    model = load(path, context=512, threads=1, flash_attention="off", kv_type_k="f32", kv_type_v="f32")
-    try:
-        return model.logits(IDS, 0, len(IDS))
-    finally:
-        model.close()
+def their_logits(folder: Path) -> np.ndarray:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        return model(torch.tensor([PROMPT])).logits[0].numpy()
 
 
-@pytest.mark.parametrize("named", ARCHITECTURES)
-def test_llama_cpp_computes_what_transformers_does(tmp_path: Path, named: str) -> None:
-    import transformers
+def our_logits(path: Path) -> np.ndarray:
+    llama = llama_cpp.Llama(str(path), n_ctx=512, logits_all=True, verbose=False, type_k=0, type_v=0, flash_attn=False)
+    llama.eval(PROMPT)
+    return np.array(llama.scores[:len(PROMPT)], np.float32)
 
-    folder = model_folder(tmp_path / "model", named)
+
+@pytest.mark.parametrize("case", CASES)
+def test_llama_cpp_computes_what_transformers_does(tmp_path: Path, case: str) -> None:
+    name, settings, allowed = CASES[case]
+    folder = model_folder(tmp_path / "model", name, settings)
     convert(folder, tmp_path / "model.gguf", "f32")
-    found = logits_of_gguf(tmp_path / "model.gguf")
-    model = getattr(transformers, named).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-    with torch.inference_mode():
-        wanted = model(torch.tensor([IDS])).logits[0].numpy()
-    spread = float(wanted.std())
-    assert spread > 0.1, "or anything would be equal"
-    assert float(abs(found - wanted).max()) < 2e-3 * max(1.0, spread)
+    theirs, ours = their_logits(folder), our_logits(tmp_path / "model.gguf")
+    assert theirs.std() > 0.5, "logits that hardly differ would show nothing"
+    assert float(np.abs(theirs - ours).max()) < allowed
 
 
-@pytest.mark.parametrize(("named", "more", "words"), [
-    ("Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 2}, "windowed layers"),
-    ("Qwen3ForCausalLM", {"hidden_act": "gelu"}, "the activation 'gelu'"),
-    ("Gemma2ForCausalLM", {"query_pre_attn_scalar": 20}, "an attention scale of 20 with heads of 16"),
-    ("Gemma2ForCausalLM", {"layer_types": ["full_attention"] * 7}, "windowed layers in another order"),
-    ("Gemma3ForCausalLM", {"final_logit_softcapping": 30.0}, "soft caps"),
-    ("Gemma3ForCausalLM", {"rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
-                                               "full_attention": {"rope_type": "default", "rope_theta": 1e6}}},
-     "rotary base of 5000"),
-    ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}, "'yarn' cannot be conv"),
+def test_every_architecture_is_tried() -> None:
+    assert {f"{name}ForCausalLM" for name, _, _ in CASES.values()} | {"Gemma3ForConditionalGeneration"} == set(ARCHITECTURES)
+
+
+PLAIN = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 16, "vocab_size": 768, "max_position_embeddings": 512}
+GEMMA_16 = {**PLAIN, "query_pre_attn_scalar": 16, "sliding_window": 32}
+
+
+@pytest.mark.parametrize(("named", "settings", "words"), [
+    ("Qwen2ForCausalLM", {"use_sliding_window": True}, "see a sliding window"),
+    ("Qwen3ForCausalLM", {"hidden_act": "gelu"}, "Its activation is 'gelu'"),
+    ("Gemma2ForCausalLM", {**GEMMA_16, "query_pre_attn_scalar": 20}, "query_pre_attn_scalar is 20"),
+    ("Gemma2ForCausalLM", {**GEMMA_16, "layer_types": ["full_attention"] * 7}, "do not alternate"),
+    ("Gemma3ForCausalLM", {**GEMMA_16, "attn_logit_softcapping": 30.0}, "caps the attention's logits"),
+    ("Gemma3ForCausalLM", {**GEMMA_16, "rope_local_base_freq": 5000.0}, "local rotary base is 5000"),
+    ("LlamaForCausalLM", {"rope_parameters": YARN}, "type 'yarn'"),
+    ("LlamaForCausalLM", {"partial_rotary_factor": 0.5}, "over 50% of a head"),
 ])
-def test_what_llama_cpp_would_compute_otherwise_is_refused(named: str, more: dict[str, Any], words: str) -> None:
+def test_what_llama_cpp_would_compute_otherwise_is_refused(named: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(LoadFailed, match=words):
-        read_shape({"architectures": [named], **SIZES, **MODELS[named],
-                    **({"hidden_activation": "gelu_pytorch_tanh"} if named.startswith("Gemma") else {}), **more})
+        read_shape({"architectures": [named], **PLAIN, **settings})
 
 
 def test_a_windowed_mistral_is_told_its_window_as_its_context() -> None:
-    shape = read_shape({"architectures": ["MistralForCausalLM"], **SIZES, "sliding_window": 128})
-    assert (shape.context, shape.window) == (128, 0)
+    assert read_shape({"architectures": ["MistralForCausalLM"], **PLAIN, "sliding_window": 128}).context == 128
 
 
-def test_a_tensor_that_the_architecture_does_not_have_is_named(tmp_path: Path) -> None:
-    folder = model_folder(tmp_path / "model", "Qwen3ForCausalLM")
+def test_a_tensor_too_many_and_one_too_few_are_named(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model", "Qwen3", {})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
-    with pytest.raises(LoadFailed, match=r"layers\.0\.self_attn\.k_norm\.weight is none that a model of the architecture llama"):
+    with pytest.raises(LoadFailed, match=r"layers\.0\.self_attn\.k_norm\.weight is none of a llama model"):
+        convert(folder, tmp_path / "x.gguf")
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 8, "layer_types": None}))
+    with pytest.raises(LoadFailed, match=r"lacks 11 of its tensors, such as blk\.7\."):
         convert(folder, tmp_path / "x.gguf")

@@ -1,36 +1,34 @@
-"""A Hugging Face folder (safetensors) written as one GGUF file: `python -m modules.models.convert IN OUT --type q8_0`."""
+"""A Hugging Face folder (safetensors) written as one GGUF file; run as a program, any type (convert_command)."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
-import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import AppError, LoadFailed
-from . import gguf_keys, quantize, save_nf4
-from .architectures import gguf_name
-from .safetensors_source import safetensors_in
+from ..core.errors import LoadFailed
+from .architectures import OUTER, Architecture
+from .gguf_write import write_header
+from .quantize import UNFINISHED
 from .shape import Shape, read_shape
 from .vocabulary import read_json, read_vocabulary
+from .weights import Source, sources
 
 if TYPE_CHECKING:
     import gguf
     import numpy as np
 
-Told = Callable[[int, int], None]
 TYPES = ("f32", "f16", "bf16", "q8_0")
+Told = Callable[[int, int], None]
 
 
-def convert(folder: Path, path: Path, kind: str = "f16", progress: Told = lambda done, total: None) -> None:
+def convert(folder: Path, path: Path, kind: str = "f16", told: Told = lambda done, total: None) -> None:
     """Write the model in `folder` to `path`; one tensor at a time is in memory. Raises LoadFailed where it cannot.
 
     Matrices get the type `kind` (rows not divisible by 32 stay f16 in q8_0 files), vectors stay f32. The file appears under its
-    name only when complete. progress(done, total) counts tensors.
+    name only when complete. told: (tensors written, of how many).
     """
     import gguf
 
@@ -38,18 +36,16 @@ def convert(folder: Path, path: Path, kind: str = "f16", progress: Told = lambda
         raise LoadFailed(f"The type must be one of {', '.join(TYPES)}; got {kind!r}.")
     shape = read_shape(read_json(folder / "config.json", 2**20))
     vocabulary = read_vocabulary(folder, shape.vocab)
-    partial = path.with_name(path.name + quantize.UNFINISHED)
-    writer = gguf.GGUFWriter(partial, shape.architecture.name)
+    plan = tensor_plan(sources(folder), shape)
+    partial = path.with_name(path.name + UNFINISHED)
     try:
-        gguf_keys.write(writer, folder.name, shape, vocabulary, kind)
-        plan = [(_name(source.name, shape), source) for source in safetensors_in(folder)]
-        plan = [(name, source) for name, source in plan if not (shape.is_tied and name == "output.weight")]
+        writer = gguf.GGUFWriter(partial, shape.architecture.name)
+        file_type = {"f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16,
+                     "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+                     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}[kind]
+        write_header(writer, folder.name, shape, vocabulary, file_type)
         for name, source in plan:
-            stored = _stored_type(source.shape, kind)
-            dtype = {gguf.GGMLQuantizationType.F32: "float32", gguf.GGMLQuantizationType.F16: "float16"}.get(stored, "uint8")
-            bytes_shape = gguf.quants.quant_shape_to_byte_shape(source.shape, stored) if dtype == "uint8" else source.shape
-            writer.add_tensor_info(name, bytes_shape, _dtype(dtype), _nbytes(source.shape, stored),
-                                   stored if dtype == "uint8" else None)
+            _add_info(writer, name, source, _stored_type(source.shape, kind))
         factors = _factors(shape)
         if factors is not None:
             writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
@@ -57,38 +53,81 @@ def convert(folder: Path, path: Path, kind: str = "f16", progress: Told = lambda
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for done, (name, source) in enumerate(plan):
-            progress(done, len(plan))
-            values = _as_llama_cpp_wants(name, source.read(), shape)
+            told(done, len(plan))
+            values = as_llama_cpp(name, source.read(), shape)
             writer.write_tensor_data(gguf.quants.quantize(values, _stored_type(source.shape, kind)))
         if factors is not None:
             writer.write_tensor_data(factors)
         writer.close()
+        told(len(plan), len(plan))
         os.replace(partial, path)
-    except ValueError as error:
-        raise LoadFailed(f"{folder} cannot be converted: {error}.") from error
+    except (ValueError, OSError) as error:
+        raise LoadFailed(f"{folder.name} cannot be converted: {error}.") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _name(name: str, shape: Shape) -> str:
-    found = gguf_name(shape.architecture, name)
-    if not found:
-        raise LoadFailed(f"The tensor {name} is none that a model of the architecture {shape.architecture.name} has here.")
-    return found
+def tensor_plan(found: Iterable[Source], shape: Shape) -> list[tuple[str, Source]]:
+    """llama.cpp's name for each tensor. Raises LoadFailed for one that the architecture has not, and for one that is missing."""
+    plan = [(name, source) for source in found if (name := gguf_name(source.name, shape.architecture, shape.layers))
+            and not (shape.tied and name == "output.weight")]
+    names = [name for name, _ in plan]
+    wanted = {f"blk.{layer}.{part}.weight" for layer in range(shape.layers) for part in shape.architecture.layer.values()}
+    wanted |= {"token_embd.weight", "output_norm.weight", *(() if shape.tied else ("output.weight",))}
+    missing = sorted(wanted.difference(names))
+    if missing or len(names) != len(set(names)):
+        what = f"lacks {len(missing)} of its tensors, such as {missing[0]}" if missing else "has a tensor twice"
+        raise LoadFailed(f"The folder {what}; fetch all of its files again.")
+    for name, source in plan:
+        if name == "token_embd.weight" and source.shape != (shape.vocab, shape.hidden):
+            raise LoadFailed(f"Its embedding has the shape {source.shape}, where config.json says {(shape.vocab, shape.hidden)}.")
+    return plan
 
 
-def _as_llama_cpp_wants(name: str, values: np.ndarray, shape: Shape) -> np.ndarray:
-    if shape.architecture.norms_from_one and name.endswith("norm.weight"):
-        return values + 1
-    return _reordered(name, values, shape) if shape.architecture.rotates_neighbours else values
+def gguf_name(name: str, architecture: Architecture, layers: int) -> str:
+    """`blk.0.attn_q.weight`; "" for one that is left out. Raises LoadFailed for a tensor that the architecture has not."""
+    if name.startswith(architecture.skipped or ("\0",)):
+        return ""
+    whole = name
+    for prefix in architecture.prefixes:
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
+            name = name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
+    stem, _, suffix = name.rpartition(".")
+    if suffix in ("weight", "bias"):
+        if stem in OUTER:
+            return f"{OUTER[stem]}.{suffix}"
+        number, _, part = stem.removeprefix("model.layers.").partition(".")
+        if stem.startswith("model.layers.") and part in architecture.layer and number.isdecimal() and int(number) < layers:
+            return f"blk.{int(number)}.{architecture.layer[part]}.{suffix}"
+    raise LoadFailed(f"The tensor {whole[:200]} is none of a {architecture.name} model.")
 
 
-def _reordered(name: str, values: np.ndarray, shape: Shape) -> np.ndarray:
-    """Q and K rows of each head from (half, pair) to (pair, half): GGUF's llama rotates neighbouring rows, HF rotates halves."""
-    heads = {"attn_q": shape.heads, "attn_k": shape.kv_heads}.get(name.rsplit(".", 2)[-2])
-    if heads is None:
+def as_llama_cpp(name: str, values: np.ndarray, shape: Shape) -> np.ndarray:
+    """The values as llama.cpp's code for the architecture takes them: norms whole; Q and K rows of each head from (half, pair) to
+    (pair, half), where it rotates neighbouring rows and Transformers halves."""
+    import numpy as np
+
+    part = name.rsplit(".", 2)[-2]
+    if shape.architecture.adds_one and part.endswith("norm"):
+        whole: np.ndarray = np.add(values, 1, dtype=values.dtype)
+        return whole
+    heads = {"attn_q": shape.heads, "attn_k": shape.kv_heads}.get(part)
+    if heads is None or not shape.architecture.swaps_halves:
         return values
     return values.reshape(heads, 2, shape.head_dim // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+
+
+def _add_info(writer: gguf.GGUFWriter, name: str, source: Source, stored: gguf.GGMLQuantizationType) -> None:
+    import gguf
+    import numpy as np
+
+    plain = {gguf.GGMLQuantizationType.F32: np.float32, gguf.GGMLQuantizationType.F16: np.float16}.get(stored)
+    if plain is not None:
+        writer.add_tensor_info(name, source.shape, np.dtype(plain), _nbytes(source.shape, stored))
+    else:
+        packed = gguf.quants.quant_shape_to_byte_shape(source.shape, stored)
+        writer.add_tensor_info(name, packed, np.dtype(np.uint8), _nbytes(source.shape, stored), stored)
 
 
 def _stored_type(shape: tuple[int, ...], kind: str) -> gguf.GGMLQuantizationType:
@@ -106,75 +145,11 @@ def _nbytes(shape: tuple[int, ...], stored: gguf.GGMLQuantizationType) -> int:
     return math.prod(shape) // int(block) * int(size)
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    import numpy as np
-    return np.dtype(name)
-
-
-def _factors(shape: Shape) -> np.ndarray | None:
+def _factors(shape: Shape) -> np.ndarray[Any, Any] | None:
     import numpy as np
     return None if shape.rope_factors is None else np.array(shape.rope_factors, np.float32)
 
 
-def main() -> int:
-    """The command line; prints the reason and returns 1 where the model cannot be converted."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, help="a Hugging Face folder with safetensors, or a GGUF file that is not quantized")
-    parser.add_argument("path", type=Path, help="the GGUF file to write, for nf4 the folder")
-    kinds = ", ".join((*TYPES, *quantize.TYPES, save_nf4.KIND))
-    parser.add_argument("--type", default="f16", help=f"how matrices are stored: {kinds}")
-    parser.add_argument("--threads", type=int, default=0, help="for quantizing; 0: all cores")
-    parser.add_argument("--progress", action="store_true", help="print DONE TOTAL WHAT lines, for a program that reads them")
-    chosen = parser.parse_args()
-    if chosen.progress:
-        threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-
-    def told(what: str) -> Told:
-        return lambda done, total: print(done, total, what, flush=True) if chosen.progress else None
-
-    try:
-        make(chosen.source, chosen.path, chosen.type, threads=chosen.threads, told=told)
-    except (AppError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    size = sum(file.stat().st_size for file in chosen.path.iterdir()) if chosen.path.is_dir() else chosen.path.stat().st_size
-    print(f"{chosen.path}: {size:,} bytes")
-    return 0
-
-
-def _end_with_parent() -> None:
-    """Whoever reads the progress holds the other end of standard input; it closes when that program ends, however it does."""
-    while os.read(0, 4096):
-        pass
-    os._exit(3)
-
-
-def make(source: Path, path: Path, kind: str, *, threads: int = 0, told: Callable[[str], Told]) -> None:
-    """A GGUF file of any type from a folder or a GGUF file, or from a folder one in nf4; what lies between is deleted.
-
-    Raises LoadFailed where it cannot.
-    """
-    if source.is_dir() and kind == save_nf4.KIND:
-        save_nf4.save(source, path, told("Loading and saving"))
-    elif source.is_dir() and kind.lower() in TYPES:
-        convert(source, path, kind.lower(), told("Converting"))
-    elif source.is_dir():
-        quantize.checked(kind)
-        between = path.with_name(path.name + ".whole" + quantize.UNFINISHED)
-        try:
-            convert(source, between, whole_type(source), told("Converting"))
-            quantize.quantize(between, path, kind, threads=threads, progress=told("Quantizing"))
-        finally:
-            between.unlink(missing_ok=True)
-    else:
-        quantize.quantize(source, path, kind, threads=threads, progress=told("Quantizing"))
-
-
-def whole_type(folder: Path) -> str:
-    """The type that holds a folder's weights as they are: quantizing begins with no loss before it."""
-    kinds = {source.dtype for source in safetensors_in(folder)}
-    return "f32" if kinds - {"F16", "BF16"} else "bf16" if kinds == {"BF16"} else "f16" if kinds == {"F16"} else "f32"
-
-
 if __name__ == "__main__":
+    from .convert_command import main
     raise SystemExit(main())

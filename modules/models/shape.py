@@ -1,23 +1,20 @@
-"""What of a config.json a GGUF header needs, and what in it llama.cpp would compute otherwise, which is refused."""
+"""What a GGUF header needs of a config.json: the architecture, sizes, and rotary embeddings; what is not known is refused."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import LoadFailed
-from .architectures import ARCHITECTURES, Architecture
-
-GEMMA3_LOCAL_THETA = 10_000.0  # llama.cpp has it for the layers that see a window
+from .architectures import ARCHITECTURES, Architecture, Header
 
 
 @dataclass(frozen=True)
 class Shape:
-    """rope_factors are Llama 3's per-frequency divisors or None. window: tokens that windowed layers see, 0 for none.
-
-    attention_cap and logit_cap: Gemma 2's soft caps, 0 for none.
-    """
+    """rope_scaling: header keys of stretched rotary embeddings, without the architecture's name; rope_factors: Llama 3's divisor
+    of each frequency, or None. header: the architecture's own keys. tied: the output matrix is the embedding's."""
 
     architecture: Architecture
     layers: int
@@ -30,79 +27,80 @@ class Shape:
     vocab: int
     eps: float
     rope_theta: float
-    rope_linear: float
+    rope_scaling: dict[str, str | float | int]
     rope_factors: list[float] | None
-    window: int = 0
-    attention_cap: float = 0.0
-    logit_cap: float = 0.0
-    is_tied: bool = False
+    header: Header
+    tied: bool
 
 
 def read_shape(config: dict[str, Any]) -> Shape:
-    """The Shape of a config.json; raises LoadFailed where llama.cpp would not compute what the model does."""
-    named = str((config.get("architectures") or ["unknown"])[0])
+    """The Shape of a config.json; raises LoadFailed where the model is none that can be converted."""
+    named = (config.get("architectures") or ["unknown"])[0]
     architecture = ARCHITECTURES.get(named)
     if architecture is None:
-        raise LoadFailed(f"The model is a {named}; only {', '.join(ARCHITECTURES)} can be converted: load it with Transformers.")
+        raise LoadFailed(f"The model is a {str(named)[:100]}; these can be converted: {', '.join(ARCHITECTURES)}. Load it with "
+                         "Transformers.")
+    inner = config.get("text_config")
+    told = {key: value for key, value in (inner if isinstance(inner, dict) else config).items() if value is not None or
+            key == "sliding_window"}
+    known = {**architecture.defaults, **told}
     try:
-        return _checked(config, architecture)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        return _shape(architecture, known)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
         raise LoadFailed(f"config.json lacks or misstates a size: {error!r}.") from error
 
 
-def _checked(config: dict[str, Any], architecture: Architecture) -> Shape:
-    hidden, heads, layers = int(config["hidden_size"]), int(config["num_attention_heads"]), int(config["num_hidden_layers"])
-    head_dim = int(config.get("head_dim") or hidden // heads)
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if "full_attention" in rope:
-        local = float(rope.get("sliding_attention", {}).get("rope_theta", GEMMA3_LOCAL_THETA))
-        _require(local == GEMMA3_LOCAL_THETA, f"a rotary base of {local:g} in its windowed layers")
-        rope = rope["full_attention"]
+def _shape(architecture: Architecture, config: Mapping[str, Any]) -> Shape:
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+    layers, head_dim = int(config["num_hidden_layers"]), int(config.get("head_dim") or hidden // heads)
+    if not (0 < layers <= 10_000 and 0 < heads <= 100_000 and 0 < head_dim <= 100_000):
+        raise ValueError(f"{layers} layers, {heads} heads, {head_dim} numbers a head")
+    activation = config.get("hidden_activation") or config.get("hidden_act", architecture.activations[0])
+    # Gemma 1's configs say gelu where its code computes its approximation.
+    if activation not in architecture.activations and not (architecture.name == "gemma" and activation == "gelu"):
+        raise LoadFailed(f"Its activation is {activation!r}; llama.cpp computes {architecture.activations[0]!r} for it.")
+    known = {**config, "head_dim": head_dim, "hidden_size": hidden, "num_attention_heads": heads, "num_hidden_layers": layers}
+    problem = architecture.refuse(known)
+    if problem:
+        raise LoadFailed(f"{problem} Load the folder with Transformers instead.")
+    context = int(config["max_position_embeddings"])
+    rope = _rope(config)
     theta = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "linear", "llama3"):
-        raise LoadFailed(f"Rotary embeddings of type {kind!r} cannot be converted; only default, linear and llama3 can.")
-    activation = config.get("hidden_activation") or config.get("hidden_act") or "silu"
-    # Gemma 1's "gelu" was always meant, and is computed, as the approximation by tanh.
-    wanted = ("gelu_pytorch_tanh", "gelu") if architecture.is_gemma else ("silu",)
-    _require(activation in wanted, f"the activation {activation!r}")
-    context, window = int(config["max_position_embeddings"]), _window(config, architecture, layers)
-    if architecture.name == "llama" and window:  # llama.cpp gives this architecture no windows: beyond one it would differ
-        context, window = min(context, window), 0
-    caps = [float(config.get(f"{which}_logit_softcapping") or 0) for which in ("attn", "final")]
-    _require(architecture.name == "gemma2" or not any(caps), "soft caps of logits")
-    scale = float(config.get("query_pre_attn_scalar") or head_dim)
-    _require(not architecture.is_gemma or scale == head_dim, f"an attention scale of {scale:g} with heads of {head_dim}")
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
+    share = float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)))
+    if kind not in architecture.ropes or share != 1.0:
+        raise LoadFailed(f"Rotary embeddings of type {kind!r} over {share:.0%} of a head cannot be converted for it; "
+                         f"{' and '.join(architecture.ropes)} can, over whole heads.")
     return Shape(
-        architecture, layers=layers, hidden=hidden, feed_forward=int(config["intermediate_size"]), heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads), head_dim=head_dim, context=context,
+        architecture=architecture, layers=layers, hidden=hidden, feed_forward=int(config["intermediate_size"]), heads=heads,
+        kv_heads=int(config.get("num_key_value_heads") or heads), head_dim=head_dim, context=architecture.context(known, context),
         vocab=int(config["vocab_size"]), eps=float(config.get("rms_norm_eps", 1e-6)), rope_theta=theta,
-        rope_linear=float(rope.get("factor", 1.0)) if kind == "linear" else 1.0,
-        rope_factors=_llama3_factors(rope, theta, head_dim) if kind == "llama3" else None, window=window,
-        attention_cap=caps[0], logit_cap=caps[1], is_tied=bool(config.get("tie_word_embeddings", architecture.is_gemma)))
+        rope_scaling=_scaling(kind, rope, context),
+        rope_factors=_llama3_factors(rope, theta, head_dim) if kind == "llama3" else None,
+        header=architecture.header(known), tied=bool(config.get("tie_word_embeddings", False)))
 
 
-def _window(config: dict[str, Any], architecture: Architecture, layers: int) -> int:
-    """Tokens that windowed layers see; 0 where there are none. llama.cpp knows itself which of Gemma's layers these are."""
-    kinds = config.get("layer_types")
-    window = int(config.get("sliding_window") or 0)
-    if architecture.name in ("gemma2", "gemma3"):
-        every = 2 if architecture.name == "gemma2" else 6
-        usual = ["full_attention" if (i + 1) % every == 0 else "sliding_attention" for i in range(layers)]
-        _require(kinds in (None, usual), "windowed layers in another order than usual")
-        return window
-    if architecture.name.startswith("qwen"):
-        _require(not config.get("use_sliding_window") and "sliding_attention" not in (kinds or []), "windowed layers")
-        return 0
-    return window
+def _rope(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The rotary embeddings of layers that see everything; older configs tell their base beside them."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    whole = rope.get("full_attention", rope)
+    return whole if isinstance(whole, dict) else {}
 
 
-def _require(is_so: bool, what: str) -> None:
-    if not is_so:
-        raise LoadFailed(f"The model has {what}, which llama.cpp would compute otherwise: load it with Transformers.")
+def _scaling(kind: str, rope: Mapping[str, Any], context: int) -> dict[str, str | float | int]:
+    if kind == "linear":
+        return {"type": "linear", "factor": float(rope["factor"])}
+    if kind != "yarn":
+        return {}
+    odd = [key for key, usual in (("beta_fast", 32), ("beta_slow", 1), ("truncate", True), ("attention_factor", None),
+                                  ("mscale", None), ("mscale_all_dim", None)) if rope.get(key) not in (None, usual)]
+    if odd:
+        raise LoadFailed(f"Its YaRN sets {', '.join(odd)}, which cannot be converted. Load the folder with Transformers instead.")
+    return {"type": "yarn", "factor": float(rope["factor"]),
+            "original_context_length": int(rope.get("original_max_position_embeddings") or context)}
 
 
-def _llama3_factors(rope: dict[str, Any], theta: float, head_dim: int) -> list[float]:
+def _llama3_factors(rope: Mapping[str, Any], theta: float, head_dim: int) -> list[float]:
     """Llama 3.1's divisor of each rotary frequency (transformers, modeling_rope_utils._compute_llama3_parameters)."""
     factor, low, high = float(rope["factor"]), float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     trained = float(rope["original_max_position_embeddings"])

@@ -23,7 +23,7 @@ WHAT = ("Takes a model whose weights are whole (a folder of safetensors in F32, 
         "writes it as GGUF, which llama.cpp loads, or in 4-bit for Transformers: smaller types need less memory, are "
         "faster, and lose some of what the model knows. The model itself stays as it is. GPTQ files are not made here "
         "yet.")
-KNOWN = ", ".join(sorted({name.removesuffix("ForCausalLM") for name in ARCHITECTURES}))
+KNOWN = ", ".join(sorted({name.partition("For")[0] for name in ARCHITECTURES}))
 NOTHING = ("No model here can be converted: that takes one with whole weights. The Download tab finds them under the format "
            f"safetensors; known are {KNOWN}.")
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}

@@ -1,4 +1,4 @@
-"""The keys of a GGUF file that our converter writes: names, sizes, rotary embeddings, vocabulary, template."""
+"""Writes a GGUF header: what llama.cpp has to know of a model before its tensors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     import gguf
 
 
-def write(writer: gguf.GGUFWriter, name: str, shape: Shape, vocabulary: Vocabulary, kind: str) -> None:
-    """All keys that come before the tensors. kind: the type of most matrices."""
+def write_header(writer: gguf.GGUFWriter, name: str, shape: Shape, vocabulary: Vocabulary, file_type: int) -> None:
+    """file_type: llama.cpp's number of the type that most matrices have."""
     import gguf
 
+    arch = shape.architecture.name
     writer.add_name(name)
-    writer.add_file_type({"f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16,
-                          "bf16": gguf.LlamaFileType.MOSTLY_BF16, "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}[kind])
+    writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.hidden)
@@ -29,17 +29,12 @@ def write(writer: gguf.GGUFWriter, name: str, shape: Shape, vocabulary: Vocabula
     writer.add_value_length(shape.head_dim)
     writer.add_rope_dimension_count(shape.head_dim)
     writer.add_rope_freq_base(shape.rope_theta)
-    if shape.rope_linear != 1.0:
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(shape.rope_linear)
-    if shape.window:
-        writer.add_sliding_window(shape.window)
-    if shape.attention_cap:
-        writer.add_attn_logit_softcapping(shape.attention_cap)
-    if shape.logit_cap:
-        writer.add_final_logit_softcapping(shape.logit_cap)
     writer.add_layer_norm_rms_eps(shape.eps)
     writer.add_vocab_size(shape.vocab)
+    for key, value in {**{f"rope.scaling.{key}": value for key, value in shape.rope_scaling.items()}, **shape.header}.items():
+        numeric = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        add = writer.add_string if isinstance(value, str) else numeric
+        add(f"{arch}.{key}", value)
     _write_vocabulary(writer, vocabulary)
 
 
