@@ -28,6 +28,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     gguf_adapter(folder / "loras" / "pirate", folder / "loras" / "sea.gguf")
     with RunningApp(folder / "data", folder / "models", "--model", "base", "--loras-dir", str(folder / "loras")) as running:
         running.wait_for_model()
+        running.load("base", context=256)  # a reply of random weights seldom ends by itself
         yield running
 
 
@@ -81,6 +82,7 @@ def test_adapters_are_attached_with_their_weights_and_told_under_the_reply(open_
     new_chat(page)
     say(page, "Hello")
     page.get_by_text("base · Transformers · F32 · poet × 1 ·").first.wait_for()
+    page.locator(".stats").last.wait_for()
     page.reload()
     page.wait_for_function("window.viewReady === true")
     page.get_by_text("base · Transformers · F32 · poet × 1 ·").first.wait_for()
