@@ -185,6 +185,23 @@ def test_a_changed_weight_leaves_no_prefix(made: Made) -> None:
         loader.close()
 
 
+def test_an_adapter_that_changed_on_the_disk_is_another_one(made: Made, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made.first, tmp_path / "changing"))
+    loader = hf_play.load(made.hf)
+    assert isinstance(loader, TakesAdapters)
+    loader.set_adapters([(str(folder), 1.0)])
+    before = logits_of(loader)
+    hf_play.reply(loader, IDS, key="chat")
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": 8.0', '"lora_alpha": 16.0'))
+    loader.set_adapters([(str(folder), 1.0)])
+    assert loader.add("run", IDS, llama_play.GREEDY, "chat") == 0
+    after = logits_of(loader)
+    loader.set_adapters([(str(made.first), 2.0)])
+    assert abs(after - logits_of(loader)).max() < TOLERANCE < abs(after - before).max()
+    loader.close()
+
+
 def smaller(folder: Path) -> Path:
     """One matrix made for a narrower model."""
     from safetensors.numpy import load_file, save_file

@@ -18,7 +18,7 @@ from typing import Any
 
 from modules.core.adapters import Stamp, signature, stamp
 from modules.core.errors import BadRequest
-from modules.store.adapters import WEIGHTS, Adapter, BadAdapter, Layer, read_peft_adapter
+from modules.store.adapters import CONFIG, WEIGHTS, Adapter, BadAdapter, Layer, read_peft_adapter
 
 
 class Adapters:
@@ -35,8 +35,9 @@ class Adapters:
 
     def set(self, adapters: Sequence[tuple[str, float]]) -> None:
         """Attach exactly these; raises BadRequest where one does not fit, and all is as it was."""
-        stamps = [stamp(path, WEIGHTS) if Path(path).is_dir() else stamp(path) for path, _ in adapters]
-        new = {one: (f"adapter{next(self._numbers)}", self._checked(Path(one[0]))) for one in stamps if one not in self._held}
+        checked = {path: self._checked(Path(path)) for path, _ in adapters}
+        stamps = [stamp(path, CONFIG, WEIGHTS) for path, _ in adapters]
+        new = {one: (f"adapter{next(self._numbers)}", checked[one[0]]) for one in stamps if one not in self._held}
         added: list[tuple[str, Adapter]] = []
         try:
             for name, adapter in new.values():

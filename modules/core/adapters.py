@@ -71,17 +71,17 @@ def check(adapters: Iterable[tuple[str, Any]]) -> list[tuple[str, float]]:
     return found
 
 
-Stamp = tuple[str, int, int]
-"""An adapter's identity: path, bytes, and the time of its last change in nanoseconds, for another file may get an old name."""
+Stamp = tuple[str, tuple[tuple[int, int], ...]]
+"""An adapter's identity: its path, and of each of its files the bytes and the time of its last change in nanoseconds."""
 
 
-def stamp(path: str, weights: str = "") -> Stamp:
-    """Of the file at `path`, or of the file called `weights` in that folder; raises BadRequest where it cannot be read."""
+def stamp(path: str, *names: str) -> Stamp:
+    """Of the file at `path`, or of these files in that folder; raises BadRequest where one cannot be read."""
     try:
-        about = (Path(path) / weights).stat()
+        found = [file.stat() for file in ([Path(path) / name for name in names] or [Path(path)])]
     except OSError as error:
         raise BadRequest(f"The adapter {path} cannot be read: {error.strerror or error}.", param="adapters") from error
-    return path, about.st_size, about.st_mtime_ns
+    return path, tuple((about.st_size, about.st_mtime_ns) for about in found)
 
 
 def signature(adapters: Iterable[tuple[Stamp, float]]) -> str:

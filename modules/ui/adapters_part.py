@@ -67,11 +67,13 @@ class AdaptersPart:
         return [self._nothing, self._table]
 
     async def fresh(self, model: str | None) -> list[Any]:
-        """All of it, with what the loaded model has chosen; another model has none yet."""
+        """All of it, with what the model has attached, or would get when it is loaded."""
         files = await self._engine.adapter_files()
         held = self._held(model)
-        attached = {one.name: one.weight for one in held.adapters} if held else {}
-        return [*await self.told(), *self._found(files), gr.update(choices=_choices(files), value=list(attached)),
+        saved = await self._page.services.saved_options.adapters(model) if model and not held else []
+        attached = {one.name: one.weight for one in held.adapters} if held else dict(saved)
+        choices = list(dict.fromkeys([*_choices(files), *attached]))
+        return [*await self.told(), *self._found(files), gr.update(choices=choices, value=list(attached)),
                 *self._fields(attached), gr.update(visible=False, value="")]
 
     async def found(self, _: str = "") -> list[Any]:

@@ -113,11 +113,14 @@ class ModelTab:
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         widgets = [w for group in self._options.values() for w in group.values()]
         session = self._page.session
-        self._model.input(self._choose, [session, self._model], self._chosen, **quiet).then(None, None, None, js=CHOSEN)
+        by_name = self._model.input(self._choose, [session, self._model], self._chosen, **quiet)
         self._loader.input(self._choice, [self._model, self._loader], [self._loader, self._why, *self._groups.values()], **quiet)
         self._forget.click(self._run_forget, [self._model], self._saved_shows, **quiet)
         self._refresh.click(self.state, None, self.outputs, **quiet)
-        self._list.table.select(self._pick, [session], [self._model, *self._chosen], **quiet).then(None, None, None, js=CHOSEN)
+        by_row = self._list.table.select(self._pick, [session], [self._model, *self._chosen], **quiet)
+        for chosen in (by_name, by_row):
+            chosen.then(None, None, None, js=CHOSEN)
+            chosen.then(self._adapters.fresh, [self._model], self._adapters.outputs, **quiet)
         for change in (self._list.filter.change, self._list.format.input, self._list.order.input):
             change(self._filtered, self._list.asked, [self._list.table, self._list.nothing], trigger_mode="always_last", **quiet)
         self._edits.typed(self._set_by_hand, [self._by_hand], [self._by_hand], trigger_mode="multiple", **quiet)

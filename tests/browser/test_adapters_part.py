@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.tiny_models import tiny_hf
 from .test_whole_app import Open, new_chat, open_app, open_tab, say
 
 __all__ = ["open_app"]  # a fixture
+HOSTILE = "<img src=x onerror=window.hit=1>"
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +23,12 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
     folder = tmp_path_factory.mktemp("adapters")
     hf = tiny_hf(folder / "models" / "base")
     peft_adapter(hf, folder / "loras" / "pirate", seed=1)
-    peft_adapter(hf, folder / "loras" / "poet", seed=2)
+    poet = peft_adapter(hf, folder / "loras" / "poet", seed=2)
+    shutil.copytree(poet, folder / "loras" / HOSTILE)
     gguf_adapter(folder / "loras" / "pirate", folder / "loras" / "sea.gguf")
     with RunningApp(folder / "data", folder / "models", "--model", "base", "--loras-dir", str(folder / "loras")) as running:
         running.wait_for_model()
+        running.load("base", context=256)  # a reply of random weights seldom ends by itself
         yield running
 
 
@@ -78,8 +82,23 @@ def test_adapters_are_attached_with_their_weights_and_told_under_the_reply(open_
     new_chat(page)
     say(page, "Hello")
     page.get_by_text("base · Transformers · F32 · poet × 1 ·").first.wait_for()
+    page.locator(".stats").last.wait_for()
     page.reload()
     page.wait_for_function("window.viewReady === true")
     page.get_by_text("base · Transformers · F32 · poet × 1 ·").first.wait_for()
     open_part(page)
     assert weight(page, 0).input_value() == "1", "the page shows what is attached"
+
+
+def test_a_name_is_text_wherever_it_stands(open_app: Open) -> None:
+    page = open_app()
+    open_part(page)
+    add(page, HOSTILE)
+    page.locator("#adapters").get_by_text(f"Weight of {HOSTILE}").wait_for()
+    page.locator("#adapters-apply").click()
+    wait_until(lambda: f"{HOSTILE} × 1.00" in page.locator("#adapters-state textarea").input_value(), what="the state line")
+    open_tab(page, "Chat")
+    new_chat(page)
+    say(page, "Hello")
+    page.get_by_text(f"{HOSTILE} × 1 ·").first.wait_for()
+    assert page.evaluate("window.hit") is None
