@@ -70,8 +70,8 @@ def test_smaller_types_load_and_are_smaller(tmp_path: Path, kind: str) -> None:
 
 
 def test_what_cannot_be_converted_is_refused_with_the_reason(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(LoadFailed, match="Qwen3ForCausalLM"):
-        read_shape({"architectures": ["Qwen3ForCausalLM"]})
+    with pytest.raises(LoadFailed, match="FalconForCausalLM"):
+        read_shape({"architectures": ["FalconForCausalLM"]})
     with pytest.raises(LoadFailed, match="hidden_size"):
         read_shape({"architectures": ["LlamaForCausalLM"]})
     copy = tmp_path / "cut"
@@ -80,7 +80,7 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(tmp_path: Path, fol
         (copy / path.name).write_bytes(path.read_bytes())
     weights = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[:-100])
-    with pytest.raises(LoadFailed, match="cut short"):
+    with pytest.raises(LoadFailed, match="cut off"):
         convert(copy, tmp_path / "cut.gguf")
     assert not list(tmp_path.glob("cut.gguf*"))
     (copy / "model.safetensors").unlink()

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import LoadFailed
+from ..store.hf_folder import BadFolder, read_template
+from .piece_model import read_pieces
+from .pre_tokenizers import pre_tokenizer
 
 MAX_TOKENIZER_BYTES = 64 * 2**20
 MAX_VOCABULARY = 1_000_000
 
 # llama.cpp's token types (llama.h, llama_token_type).
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-
-# llama.cpp names a byte-level BPE by the regex that cuts text into words (llama-vocab.cpp, tokenizer_pre).
-_WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PRE_BY_REGEX = {
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + _WORD + r"|\p{N}{1,3}" + _TAIL: "llama-bpe",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + _WORD + r"|\p{N}" + _TAIL: "qwen2",
-}
-
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -58,30 +53,70 @@ def read_json(path: Path, limit: int = MAX_TOKENIZER_BYTES) -> dict[str, Any]:
 
 
 def read_vocabulary(folder: Path, padded_size: int) -> Vocabulary:
-    """The vocabulary of `folder`, padded with unused tokens to the `padded_size` rows that the embedding has."""
-    body = read_json(folder / "tokenizer.json")
+    """The vocabulary of `folder`, padded with unused tokens to the `padded_size` rows that the embedding has.
+
+    From tokenizer.json, which is what Transformers reads; without one from tokenizer.model.
+    """
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    if not (folder / "tokenizer.json").exists() and (folder / "tokenizer.model").exists():
+        return _of_pieces(folder, config, padded_size)
+    body = read_json(folder / "tokenizer.json")
     model = body.get("model", {})
     if model.get("type") != "BPE":
         raise LoadFailed(f"The tokenizer is of type {model.get('type')!r}; only BPE tokenizers can be converted.")
     tokens, kinds = _pieces(body, padded_size)
-    ids = {text: i for i, text in enumerate(tokens)}
-
-    def special(name: str) -> int | None:
-        value = config.get(name)
-        return ids.get(value["content"] if isinstance(value, dict) else value) if value else None
-
+    special = _special(config, tokens)
     is_sentencepiece = bool(model.get("byte_fallback"))
     if is_sentencepiece:
         kinds = [BYTE if len(t) == 6 and t.startswith("<0x") else kind for t, kind in zip(tokens, kinds, strict=True)]
     bos = special("bos_token")
     return Vocabulary(
-        model="llama" if is_sentencepiece else "gpt2", pre="" if is_sentencepiece else _pre_tokenizer(body),
+        model="llama" if is_sentencepiece else "gpt2", pre="" if is_sentencepiece else pre_tokenizer(body),
         tokens=tokens, kinds=kinds, merges=[] if is_sentencepiece else _merges(model),
-        scores=_scores(model, tokens) if is_sentencepiece else [],
+        scores=_scores(model, tokens, kinds) if is_sentencepiece else [],
         add_bos=_adds_bos(body, tokens, bos), adds_space=is_sentencepiece and _adds_space(body),
         bos_id=bos, eos_id=special("eos_token"), unk_id=special("unk_token"),
-        pad_id=special("pad_token"), chat_template=_template(folder, config))
+        pad_id=special("pad_token"), chat_template=_template(folder))
+
+
+def _of_pieces(folder: Path, config: dict[str, Any], padded_size: int) -> Vocabulary:
+    """SentencePiece's own file, with what tokenizer_config.json adds to it."""
+    model = read_pieces(folder / "tokenizer.model")
+    added = config.get("added_tokens_decoder")
+    later = read_json(folder / "added_tokens.json") if (folder / "added_tokens.json").exists() else {}
+    items = {int(i): (text, USER_DEFINED) for text, i in later.items()}
+    items |= {int(i): (str(item["content"]), CONTROL if item.get("special") else USER_DEFINED)
+              for i, item in (added.items() if isinstance(added, dict) else ())}
+    size = max(len(model.pieces), max(items, default=-1) + 1)
+    if not size <= padded_size <= MAX_VOCABULARY or min(items, default=0) < 0:
+        raise LoadFailed(f"The tokenizer has {size} tokens, but the model's embedding {padded_size} rows.")
+    tokens = [text for text, _, _ in model.pieces] + [f"[PAD{i}]" for i in range(len(model.pieces), padded_size)]
+    kinds = [kind for _, _, kind in model.pieces] + [UNUSED] * (padded_size - len(model.pieces))
+    scores = [score for _, score, _ in model.pieces] + [-1e6] * (padded_size - len(model.pieces))
+    for i, (text, kind) in items.items():
+        tokens[i] = text
+        kinds[i] = kinds[i] if kinds[i] == UNKNOWN else kind
+    special = _special(config, tokens)
+
+    def named(name: str, usual: int) -> int | None:
+        found = special(name)
+        return found if found is not None else usual if 0 <= usual < size else None
+
+    return Vocabulary(
+        model="llama", pre="", tokens=tokens, kinds=kinds, merges=[], scores=scores,
+        add_bos=bool(config.get("add_bos_token", True)),
+        adds_space=model.adds_space, bos_id=named("bos_token", model.bos), eos_id=named("eos_token", model.eos),
+        unk_id=named("unk_token", model.unk), pad_id=named("pad_token", model.pad), chat_template=_template(folder))
+
+
+def _special(config: dict[str, Any], tokens: list[str]) -> Callable[[str], int | None]:
+    ids = {text: i for i, text in enumerate(tokens)}
+
+    def find(name: str) -> int | None:
+        value = config.get(name)
+        return ids.get(value["content"] if isinstance(value, dict) else value) if value else None
+
+    return find
 
 
 def _pieces(body: dict[str, Any], padded_size: int) -> tuple[list[str], list[int]]:
@@ -109,28 +144,22 @@ def _merges(model: dict[str, Any]) -> list[str]:
     return [pair if isinstance(pair, str) else " ".join(pair) for pair in model.get("merges", [])]
 
 
-def _scores(model: dict[str, Any], tokens: list[str]) -> list[float]:
-    """SentencePiece merges the pair of the highest score first, so a piece's score is minus the rank of its merge."""
-    ranks = {left + right: rank for rank, (left, right) in enumerate(
-        pair.split(" ") if isinstance(pair, str) else pair for pair in model.get("merges", []))}
+def _scores(model: dict[str, Any], tokens: list[str], kinds: list[int]) -> list[float]:
+    """SentencePiece merges the pair of the highest score first, so a piece's score is minus the rank of its merge.
+
+    It merges any two neighbours that make a piece together, so the merges must name all of them; raises LoadFailed otherwise.
+    """
+    pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model.get("merges", [])]
+    ranks = {left + right: rank for rank, (left, right) in enumerate(pairs)}
+    known, normal = set(pairs), {text for text, kind in zip(tokens, kinds, strict=True) if kind == NORMAL}
+    apart = len(ranks) - sum(left + right != "".join(before) for before, (left, right) in zip([(), *pairs], pairs, strict=False))
+    lacking = next(((text[:i], text[i:]) for text in normal for i in range(1, len(text))
+                    if text[:i] in normal and text[i:] in normal and (text[:i], text[i:]) not in known), None)
+    if lacking or apart:
+        raise LoadFailed("The tokenizer falls back to bytes but merges otherwise than SentencePiece does, which llama.cpp would "
+                         f"follow{f': it never joins {lacking[0]!r} and {lacking[1]!r}' if lacking else ''}. Load the folder with the "
+                         "Transformers loader instead.")
     return [-float(ranks[text]) if text in ranks else -1e6 for text in tokens]
-
-
-def _pre_tokenizer(body: dict[str, Any]) -> str:
-    """llama.cpp's name for the pre-tokenizer; raises LoadFailed for one it is not known to match."""
-    step = body.get("pre_tokenizer") or {}
-    steps: list[dict[str, Any]] = step.get("pretokenizers", [step])
-    kinds = [item.get("type") for item in steps]
-    if kinds == ["ByteLevel"] and steps[0].get("use_regex", True) and not steps[0].get("add_prefix_space"):
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and steps[0].get("individual_digits") and not steps[1].get("add_prefix_space"):
-        return "smollm"
-    if kinds == ["Split", "ByteLevel"]:
-        pre = PRE_BY_REGEX.get(str(steps[0].get("pattern", {}).get("Regex", "")))
-        if pre:
-            return pre
-    raise LoadFailed(f"The pre-tokenizer ({', '.join(map(str, kinds))}) is none that llama.cpp is known to treat the same way. "
-                     "Known are GPT-2's, SmolLM's, Llama 3's and Qwen 2's; load the folder with the Transformers loader instead.")
 
 
 def _adds_bos(body: dict[str, Any], tokens: list[str], bos: int | None) -> bool:
@@ -150,9 +179,8 @@ def _adds_space(body: dict[str, Any]) -> bool:
     return any(step.get("type") == "Prepend" for step in steps) or (cutter.get("type") == "Metaspace" and scheme != "never")
 
 
-def _template(folder: Path, config: dict[str, Any]) -> str:
-    path = folder / "chat_template.jinja"
-    if path.exists() and path.stat().st_size <= 2**20:
-        return path.read_text("utf-8")
-    template = config.get("chat_template", "")
-    return template if isinstance(template, str) else ""
+def _template(folder: Path) -> str:
+    try:
+        return read_template(folder, sorted(path.name for path in folder.iterdir()))
+    except (BadFolder, OSError) as error:
+        raise LoadFailed(f"The chat template cannot be read: {error}") from error

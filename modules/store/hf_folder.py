@@ -33,7 +33,7 @@ def read_folder(path: Path, name: str) -> ModelFile:
     file = ModelFile(name, str(path), "unknown")
     try:
         names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
-        weights = _weight_files(path, names)
+        weights = weight_files(path, names)
         if not weights:
             pickled = [n for n in names if n.lower().endswith(PICKLE_SUFFIXES) and "training" not in n]
             if pickled:
@@ -44,7 +44,7 @@ def read_folder(path: Path, name: str) -> ModelFile:
         if "config.json" not in names:
             raise BadFolder("config.json is missing beside the weights; download the whole folder.")
         config = read_json(path / "config.json")
-        file = replace(file, **_facts(config), chat_template=_template(path, names))
+        file = replace(file, **_facts(config), chat_template=read_template(path, names))
         tensors = [tensor for n in weights for tensor in read_safetensors(path / n)]
         quantized = config.get("quantization_config")
         for described, method in DESCRIBED_APART.items():
@@ -96,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _weight_files(path: Path, names: list[str]) -> list[str]:
+def weight_files(path: Path, names: list[str]) -> list[str]:
     """The safetensors files to load: those of the index, else all; raises BadFolder where one is missing."""
     found = [n for n in names if n.lower().endswith(".safetensors") and not n.startswith("adapter_")]
     if len(found) > MAX_FILES:
@@ -137,7 +137,7 @@ def _facts(config: Mapping[str, Any]) -> dict[str, Any]:
             "head_dim": number("head_dim") or (hidden // heads if heads else 0)}
 
 
-def _template(path: Path, names: list[str]) -> str:
+def read_template(path: Path, names: list[str]) -> str:
     """The chat template, from its own file or from the tokenizer's configuration."""
     if "chat_template.jinja" in names:
         with (path / "chat_template.jinja").open("rb") as file:
