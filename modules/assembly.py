@@ -13,6 +13,7 @@ from typing import Any
 
 from . import registry
 from .chat import ChatService
+from .conversions import Conversions
 from .core.errors import AppError
 from .core.knobs import TRUE
 from .core.settings import Settings
@@ -51,6 +52,7 @@ class Services:
     jobs: Jobs
     saved_options: SavedOptions
     downloads: Downloads
+    conversions: Conversions
     instance: str
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _stands_in: bool = False
@@ -61,6 +63,7 @@ class Services:
         if recovered.nodes or recovered.documents:
             log.info("Recovered %d interrupted replies and %d documents", len(recovered.nodes), len(recovered.documents))
         await self.downloads.recover()
+        await self.conversions.recover()
         self._keep(asyncio.create_task(self._load_first(), name="first model"))
         self._keep(asyncio.create_task(self._beat(), name="beat"))
 
@@ -168,7 +171,8 @@ def make_services(settings: Settings, root: Path) -> Services:
     notebook = Notebook(engine, store, sessions, instance)
     jobs = Jobs(changed=engine.watch.touch)  # the pages follow both by one socket
     saved_options = engine.saved_options = SavedOptions(store.keyvalue, engine.loaders)
-    services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, saved_options,
-                        _downloads(settings, data_dir, folders, jobs), instance)
+    downloads = _downloads(settings, data_dir, folders, jobs)
+    services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, saved_options, downloads,
+                        Conversions(jobs, catalog, downloads.models), instance)
     engine.on_loaded = services.remember
     return services

@@ -44,7 +44,7 @@ CORE = "modules.core"
 BELOW_ENGINE = ("modules.text", "modules.sampling", "modules.models", "modules.store", CORE)
 ENGINE = ("modules.engine", "modules.jobs", "modules.registry", "modules.saved_options", "modules.worker")
 CHAT = ("modules.answer_again", "modules.chat", "modules.notebook", "modules.replies", "modules.saving", "modules.sessions")
-EDGE = ("modules.downloads", *CHAT, *ENGINE, *BELOW_ENGINE)
+EDGE = ("modules.conversions", "modules.downloads", *CHAT, *ENGINE, *BELOW_ENGINE)
 # The routes of the page and what they are cut into: the only files of the page that see requests.
 ROUTES = ("again_routes", "routes", "model_routes", "notebook_routes", "requests", "static_files")
 
@@ -55,11 +55,14 @@ LAYERS: dict[str, Layer] = {
     "modules.sampling": layer(CORE, inside="numpy torch"),
     "modules.store": layer(CORE, theirs="sqlalchemy alembic yaml PIL"),
     "modules.models": layer("modules.store", CORE, theirs="psutil", inside="gguf safetensors huggingface_hub httpx numpy torch"),
+    "modules.models.quantize": layer("modules.models", CORE, inside="llama_cpp"),
+    "modules.models.save_packed": layer("modules.models", CORE, inside="torch transformers gptqmodel"),
     "modules.engine": layer(*ENGINE, *BELOW_ENGINE, inside="numpy psutil"),
     "modules.registry": layer(*ENGINE, *BELOW_ENGINE),
     "modules.worker": layer(*ENGINE, *BELOW_ENGINE, theirs="numpy psutil"),
     "modules.answer_again": layer(*EDGE),
     "modules.chat": layer(*EDGE),
+    "modules.conversions": layer("modules.jobs", "modules.models", "modules.store", CORE),
     "modules.downloads": layer("modules.instance", "modules.jobs", "modules.models", "modules.store", CORE),
     "modules.jobs": layer(CORE),
     "modules.saved_options": layer("modules.store", CORE),

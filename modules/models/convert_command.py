@@ -18,13 +18,14 @@ def main() -> int:
     """Prints the reason and returns 1 where it cannot be made, 130 where it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m modules.models.convert", description="Make a smaller model from another.",
                                      epilog=f"Types: {', '.join(TARGETS)}, in any case.")
-    parser.add_argument("source", type=Path, help="a Hugging Face folder with safetensors, or a GGUF file of F32, F16, BF16 or Q8_0")
+    parser.add_argument("source", type=Path, help="a folder with safetensors, or a GGUF file of F32, F16, BF16 or Q8_0")
     parser.add_argument("target", type=Path, help="the GGUF file to write, which is replaced; for nf4 and gptq-4 a new folder")
     parser.add_argument("--type", default="f16", help="how matrices are stored (f16)")
     chosen = parser.parse_args()
     try:
         source = read_model(Path(os.path.abspath(chosen.source)))
-        making = Making(order(source, find_target(chosen.type), Path(os.path.abspath(chosen.target)), replace=True))
+        path = Path(os.path.abspath(chosen.target))
+        making = Making(order(source, find_target(chosen.type), path, path.parent, replace=True))
         check_room(making.order)
         making.run(_Printer())
     except AppError as error:
@@ -33,9 +34,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted; nothing is left of it.", file=sys.stderr)
         return 130
-    path: Path = chosen.target
     size = path.stat().st_size if path.is_file() else sum(entry.stat().st_size for entry in path.rglob("*"))
-    print(f"{path}: {size:,} bytes")
+    print(f"{chosen.target}: {size:,} bytes")
     return 0
 
 

@@ -67,7 +67,7 @@ def make(source: Path, target: Target, folder: Path, tell: Teller) -> None:
 
 
 def exact_type(folder: Path) -> str:
-    """The smallest of f16, bf16 and f32 that loses nothing of the folder's matrices, so that the result is as from the originals."""
+    """The smallest of f16, bf16 and f32 that loses nothing of the folder's matrices: the result is as from them."""
     kinds = {source.dtype for source in sources(folder) if len(source.shape) > 1}
     return "f16" if kinds == {"F16"} else "bf16" if kinds == {"BF16"} else "f32"
 

@@ -22,21 +22,25 @@ from .make_child import RESULT
 from .targets import Target, amounts, forecast_bytes, missing, refusal, scratch_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
-WORK = ".converting"           # in the folder that the result goes to
+WORK = ".converting"           # in the model folder that the result goes to, so that both are on one disk
 SPARE_BYTES = 200 << 20        # stay free on the disk
 LOG_LINES = 200
 MAX_LINE = 64 << 10
 
-Told = Callable[[dict[str, Any]], None]
+Told = Callable[[dict[str, Any]], object]
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to make: `target` of `source` at `path`, which a GGUF file's name ends in .gguf. size and scratch: forecasts in bytes."""
+    """What to make: `target` of `source` at `path`, which a GGUF file's name ends in .gguf. size and scratch: forecasts in bytes.
+
+    root: where the work lies meanwhile. replace: a file that is there goes.
+    """
 
     source: ModelFile
     target: Target
     path: Path
+    root: Path
     size: int
     scratch: int
     replace: bool = False
@@ -46,13 +50,13 @@ class Order:
         return f"{self.source.name} → {self.target.name}"
 
 
-def order(source: ModelFile, target: Target, path: Path, *, replace: bool = False) -> Order:
+def order(source: ModelFile, target: Target, path: Path, root: Path, *, replace: bool = False) -> Order:
     """Check everything that can be known before. Reads headers: for a thread. Raises AppError with the reason."""
     problem = refusal(source, target) or missing(target)
     if problem:
         raise LoadFailed(problem)
     found = amounts(source)
-    return Order(source, target, path, forecast_bytes(found, target), scratch_bytes(source, found, target), replace)
+    return Order(source, target, path, root, forecast_bytes(found, target), scratch_bytes(source, found, target), replace)
 
 
 def check_room(order: Order, taken: int = 0) -> None:
@@ -68,8 +72,8 @@ def check_room(order: Order, taken: int = 0) -> None:
     if needed + taken + SPARE_BYTES > free:
         beside = f", {order.scratch / 1e9:.1f} GB of them only meanwhile" if order.scratch else ""
         others = f", and {taken / 1e9:.1f} GB for others under way" if taken else ""
-        raise AppError(f"The disk of {path.parent} has {free / 1e9:.1f} GB free; about {needed / 1e9:.1f} GB are needed{beside}{others}. "
-                       "Free some space, or choose a smaller type.")
+        raise AppError(f"The disk of {path.parent} has {free / 1e9:.1f} GB free; about {needed / 1e9:.1f} GB are needed{beside}"
+                       f"{others}. Free some space, or choose a smaller type.")
 
 
 @dataclass
@@ -91,7 +95,7 @@ class Making:
 
     def run(self, told: Told) -> None:
         """Make it. told gets what, done, total, unit as the child tells them. Raises AppError; nothing is left but the result."""
-        work = self.order.path.parent / WORK / secrets.token_hex(6)
+        work = self.order.root / WORK / secrets.token_hex(6)
         try:
             work.mkdir(parents=True)
             (work / "pid").write_text(str(os.getpid()))
@@ -132,15 +136,17 @@ class Making:
                 if process.poll() is None and not is_done and not error:
                     process.kill()
             code = process.wait()
-            process.stdin.close()
             reader.join(5)
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                pipe.close()
         if self._cancelled:
             raise Cancelled("Cancelled.")
         if error:
             raise LoadFailed(error, log="\n".join(self.log))
         if not is_done:
-            raise WorkerDied(f"The process that converted ended by itself (code {code}); memory may have run out. Its last words: "
-                             f"{' '.join(list(self.log)[-3:])[-500:] or 'none'}", log="\n".join(self.log))
+            last = " ".join(list(self.log)[-3:])[-500:] or "none"
+            raise WorkerDied(f"The process that converted ended by itself (code {code}); memory may have run out, or the model "
+                             f"is broken. Its last words: {last}", log="\n".join(self.log))
 
     def _put(self, work: Path) -> None:
         """Under its name, once it is whole and on the disk."""

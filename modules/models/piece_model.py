@@ -19,9 +19,9 @@ BPE = 2  # trainer_spec.model_type
 
 @dataclass(frozen=True)
 class PieceModel:
-    """pieces: (spelling, score, kind) in the order of their ids; kinds are numbered as in llama.cpp. bos, eos, unk, pad: ids or -1.
+    """pieces: (spelling, score, kind) in the order of their ids; kinds are numbered as in llama.cpp.
 
-    adds_space: a space is put before a text.
+    bos, eos, unk, pad: ids or -1. adds_space: a space is put before a text.
     """
 
     pieces: list[tuple[str, float, int]]
@@ -63,8 +63,8 @@ def _model(data: bytes) -> PieceModel:
         raise LoadFailed("The SentencePiece model is none of type BPE; only those can be converted. Load the folder with "
                          "Transformers instead.")
     if normalizer.get(2) or normalizer.get(4, 1):
-        raise LoadFailed("The SentencePiece model rewrites text before it cuts it, which llama.cpp would not do. Load the folder with "
-                         "Transformers instead.")
+        raise LoadFailed("The SentencePiece model rewrites text before it cuts it, which llama.cpp would not do. Load the folder "
+                         "with Transformers instead.")
     ids = [_signed(trainer.get(key, usual)) for key, usual in ((40, 0), (41, 1), (42, 2), (43, -1))]
     return PieceModel(pieces, unk=ids[0], bos=ids[1], eos=ids[2], pad=ids[3], adds_space=bool(normalizer.get(3, 1)))
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ..core.errors import AppError, LoadFailed
+from ..core.errors import LoadFailed
 
 _TENSOR = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s+(\S+)")
 KEPT_LINES = 20
@@ -25,19 +25,20 @@ def quantize(source: Path, target: Path, kind: str, threads: int, told: Callable
     if ftype is None:
         raise LoadFailed(f"This llama-cpp-python knows no type {kind}; install the one of requirements.txt.")
     lines: list[str] = []
-    begun = ""
+    begun, last = "", 0
 
-    @llama_cpp.llama_log_callback
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
     def on_log(level: int, text: bytes, data: object) -> None:
-        nonlocal begun
+        nonlocal begun, last
         begun += text.decode("utf-8", "replace")
         while "\n" in begun:
             line, _, begun = begun.partition("\n")
             lines.append(line.strip())
             del lines[:-KEPT_LINES]
             log(line)
-        found = _TENSOR.search(begun)  # its line ends when the tensor is done
-        if found:
+        found = _TENSOR.search(begun)  # its line comes in pieces, the last when the tensor is done
+        if found and int(found[1]) != last:
+            last = int(found[1])
             told(int(found[1]) - 1, int(found[2]))
 
     llama_cpp.llama_log_set(on_log, None)
@@ -49,10 +50,3 @@ def quantize(source: Path, target: Path, kind: str, threads: int, told: Callable
         reason = next((line for line in reversed(lines) if "fail" in line or "error" in line), f"code {code}")
         raise LoadFailed(f"llama.cpp could not make {kind} of it: {reason}")
 
-
-def check_type(kind: str) -> None:
-    """Raises AppError where the library does not exist, before anything is written for it."""
-    import importlib.util
-
-    if importlib.util.find_spec("llama_cpp") is None:
-        raise AppError(f"{kind} needs llama-cpp-python, which is not installed. Run: python3 start.py install")

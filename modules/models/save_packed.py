@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from ..core.errors import LoadFailed
 from .targets import GPTQ_GROUP
+from .weights import sources
 
 Told = Callable[[int, int, str], None]
 # What belongs to a model beside its weights and config, and is the same whatever its weights are.
@@ -48,8 +50,8 @@ def save_bnb(source: Path, target: Path, told: Told) -> None:
         found = _logits(again)
     apart = float((expected - found).abs().max()) / max(float(expected.std()), 1e-6)
     if not apart <= LARGEST_DIFFERENCE:  # also where it is not a number
-        raise LoadFailed(f"What was saved computes something else than what was quantized (by {apart:.2f} deviations), so it was not "
-                         "kept. Please report this with the versions of torch and bitsandbytes.")
+        raise LoadFailed(f"What was saved computes something else than what was quantized (by {apart:.2f} deviations), so it was "
+                         "not kept. Please report this with the versions of torch and bitsandbytes.")
     told(4, 4, "Done")
 
 
@@ -76,13 +78,34 @@ def save_gptq(source: Path, target: Path, texts: list[str], told: Told) -> None:
             samples.append({"input_ids": list(found["input_ids"]), "attention_mask": list(found["attention_mask"])})
     if not samples:
         raise LoadFailed("The texts to calibrate with are too short: each must have at least 16 tokens.")
-    model = GPTQModel.load(str(source), QuantizeConfig(bits=4, group_size=GPTQ_GROUP), trust_remote_code=False)
+    offload = target.parent / "offload"  # what it puts on the disk meanwhile goes with the folder, also where it is killed
+    config = QuantizeConfig(bits=4, group_size=group_size(source), offload_to_disk_path=str(offload))
+    model = GPTQModel.load(str(source), config, trust_remote_code=False)
     told(1, 3, f"Quantizing layer after layer with {len(samples)} texts; this takes long")
     model.quantize(samples, batch_size=1)
     told(2, 3, "Writing the weights")
     model.save(str(target))
     copy_beside(source, target)
+    _forget_place(target)
     told(3, 3, "Done")
+
+
+def group_size(source: Path) -> int:
+    """128, or the half or quarter where rows of the layers do not divide by it; -1, a scale for each row, where none does."""
+    rows = {tensor.shape[-1] for tensor in sources(source) if len(tensor.shape) == 2 and ".layers." in tensor.name}
+    return next((size for size in (GPTQ_GROUP, 64, 32) if all(row % size == 0 for row in rows)), -1)
+
+
+def _forget_place(target: Path) -> None:
+    """GPTQModel writes down where it put things meanwhile, and a log of its losses: neither belongs to the model."""
+    (target / "quant_log.csv").unlink(missing_ok=True)
+    for name in ("config.json", "quantize_config.json"):
+        path = target / name
+        if path.is_file():
+            body = json.loads(path.read_text("utf-8"))
+            for part in (body, body.get("quantization_config", {})):
+                part.get("meta", {}).pop("offload_to_disk_path", None)
+            path.write_text(json.dumps(body, indent=2) + "\n", "utf-8")
 
 
 def copy_beside(source: Path, target: Path) -> None:

@@ -23,7 +23,6 @@ GPTQ_GROUP = 128
 WHOLE = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8.5}
 HEADER_BYTES = 2 << 20   # of a tokenizer and the rest, about
 GPTQ_COMMAND = "pip install -r requirements-gptq.txt"
-GPTQ_ARCHITECTURES = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3")
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,9 @@ def _gguf(name: str, bits: float, embedding: float, uneven: float = 0) -> Target
 
 
 _ALL = (
-    _gguf("Q4_K_M", 4.791, 4.5, 5.7), _gguf("Q8_0", 8.5, 8.5), _gguf("Q6_K", 6.5625, 6.5625, 8.5), _gguf("Q5_K_M", 5.65, 5.5, 6.4),
-    _gguf("Q5_K_S", 5.5, 5.5, 6.0), _gguf("Q5_1", 6.0, 6.0), _gguf("Q5_0", 5.5, 5.5), _gguf("Q4_K_S", 4.535, 4.5, 5.5),
+    _gguf("Q4_K_M", 4.791, 4.5, 5.7), _gguf("Q8_0", 8.5, 8.5), _gguf("Q6_K", 6.5625, 6.5625, 8.5),
+    _gguf("Q5_K_M", 5.65, 5.5, 6.4), _gguf("Q5_K_S", 5.5, 5.5, 6.0),
+    _gguf("Q5_1", 6.0, 6.0), _gguf("Q5_0", 5.5, 5.5), _gguf("Q4_K_S", 4.535, 4.5, 5.5),
     _gguf("Q4_1", 5.0, 5.0), _gguf("Q4_0", 4.5, 4.5), _gguf("IQ4_NL", 4.554, 4.5), _gguf("IQ4_XS", 4.318, 4.25, 4.6),
     _gguf("Q3_K_L", 4.2, 3.4375, 4.9), _gguf("Q3_K_M", 3.848, 3.4375, 4.8), _gguf("Q3_K_S", 3.438, 3.4375, 4.5),
     _gguf("IQ3_M", 3.588, 3.4375, 4.6), _gguf("IQ3_S", 3.461, 3.4375, 4.5), _gguf("Q2_K", 2.948, 2.625, 4.5),
@@ -83,19 +83,19 @@ def refusal(file: ModelFile, target: Target | None = None) -> str:
         return file.problem or f"{file.name} is a {file.format} model; GGUF files and folders with safetensors can be converted."
     if file.format == "gguf":
         if file.quantization not in WHOLE:
-            return (f"{file.name} is quantized to {file.quantization or 'an unknown type'} already. Quantizing it again would lose "
-                    "more than the name of the result tells: take F32, F16, BF16 or Q8_0, or the model's own folder.")
+            return (f"{file.name} is quantized to {file.quantization or 'an unknown type'} already. Quantizing it again would "
+                    "lose more than the name of the result tells: take F32, F16, BF16 or Q8_0, or the model's own folder.")
         if target is not None and target.via != "gguf":
             return f"{target.name} is made from the model's own folder with safetensors, not from a GGUF file."
         if target is not None and target.bits >= WHOLE[file.quantization]:
             return f"{file.name} is {file.quantization}: as {target.name} it would be no smaller, and no better."
         return ""
     if file.quantization not in ("F64", "F32", "F16", "BF16"):
-        return (f"{file.name} is quantized ({file.quantization or 'unknown'}) already, so it cannot be converted; take the folder that "
-                "it was made from.")
+        return (f"{file.name} is quantized ({file.quantization or 'unknown'}) already, so it cannot be converted; take the "
+                "folder that it was made from.")
     if target is not None and target.via == "gguf" and file.architecture not in ARCHITECTURES:
-        return (f"{file.name} is a {file.architecture}; these become GGUF files: {', '.join(ARCHITECTURES)}. Load the folder with "
-                "Transformers instead.")
+        return (f"{file.name} is a {file.architecture}; these become GGUF files: {', '.join(ARCHITECTURES)}. Load the folder "
+                "with Transformers instead.")
     return ""
 
 
@@ -104,7 +104,8 @@ def missing(target: Target) -> str:
     packages, command = {"gguf": (("llama_cpp", "gguf"), "python3 start.py install"),
                          "bnb": (("torch", "transformers", "bitsandbytes"), "pip install -r requirements.txt"),
                          "gptq": (("gptqmodel", "optimum"), GPTQ_COMMAND)}[target.via]
-    lacking = [name for name in packages if importlib.util.find_spec(name) is None and not (name == "llama_cpp" and target.is_whole)]
+    lacking = [name for name in packages if importlib.util.find_spec(name) is None
+               and not (name == "llama_cpp" and target.is_whole)]
     return f"{target.name} needs {' and '.join(lacking)}, which is not installed. Run: {command}" if lacking else ""
 
 

@@ -156,9 +156,9 @@ def _scores(model: dict[str, Any], tokens: list[str], kinds: list[int]) -> list[
     lacking = next(((text[:i], text[i:]) for text in normal for i in range(1, len(text))
                     if text[:i] in normal and text[i:] in normal and (text[:i], text[i:]) not in known), None)
     if lacking or apart:
+        example = f": it never joins {lacking[0]!r} and {lacking[1]!r}" if lacking else ""
         raise LoadFailed("The tokenizer falls back to bytes but merges otherwise than SentencePiece does, which llama.cpp would "
-                         f"follow{f': it never joins {lacking[0]!r} and {lacking[1]!r}' if lacking else ''}. Load the folder with the "
-                         "Transformers loader instead.")
+                         f"follow{example}. Load the folder with the Transformers loader instead.")
     return [-float(ranks[text]) if text in ranks else -1e6 for text in tokens]
 
 

@@ -11,7 +11,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 
 from ..core.errors import AppError
-from . import chat_tab, download_tab, model_tab, notebook_tab
+from . import chat_tab, convert_tab, download_tab, model_tab, notebook_tab
 from .again_routes import again_routes
 from .model_routes import model_routes
 from .page_frame import SESSION_JS, Fill, Page, Tab
@@ -30,7 +30,8 @@ SIDEBARS_JS = """() => {
   }
   if (toggle && innerWidth >= 900 && !document.querySelector("#chats.open, #chats .open")) toggle.click();
 }"""
-TABS: tuple[Any, ...] = (chat_tab.ChatTab, notebook_tab.NotebookTab, model_tab.ModelTab, download_tab.DownloadTab)
+TABS: tuple[Any, ...] = (chat_tab.ChatTab, notebook_tab.NotebookTab, model_tab.ModelTab, download_tab.DownloadTab,
+                         convert_tab.ConvertTab)
 
 
 def make_page(services: PageServices) -> gr.Blocks:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..chat import ChatService
+from ..conversions import Conversions
 from ..core.character import Character
 from ..core.params import GenerationParams
 from ..downloads import Downloads
@@ -21,6 +22,7 @@ from ..store.cards import Cards
 from ..store.presets import Preset, Presets
 from .services import Chats, Runs
 
+ROOT = Path(__file__).resolve().parents[2]
 MAX_BUILD_REPORT = 100_000
 
 
@@ -37,7 +39,8 @@ class PageServices:
     jobs: Jobs
     saved_options: SavedOptions
     downloads: Downloads
-    build_report: Path
+    conversions: Conversions
+    build_report: Path = ROOT / ".venv" / "llama_cpp_build.json"
 
     @property
     def chats(self) -> Chats:
