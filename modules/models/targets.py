@@ -21,7 +21,7 @@ OUTPUT_BITS = 6.5625     # the output matrix is Q6_K in every smaller type
 ROW = 256                # weights in a row must be a multiple, or llama.cpp takes the next wider type
 GPTQ_GROUP = 128
 WHOLE = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8.5}
-HEADER_BYTES = 2 << 20   # of a tokenizer and the rest, about
+PIECE_BYTES = 60         # of a header, for each piece of the vocabulary with its merge, about
 GPTQ_COMMAND = "pip install -r requirements-gptq.txt"
 
 
@@ -113,13 +113,14 @@ def missing(target: Target) -> str:
 class Amounts:
     """Numbers of weights: in matrices of the layers, in the embedding, in an output matrix of its own (0 where tied), in vectors.
 
-    stored: bits of most weights as they are.
+    vocabulary: pieces. stored: bits of most weights as they are.
     """
 
     layers: int
     embedding: int
     output: int
     vectors: int
+    vocabulary: int
     is_even: bool
     stored: float
 
@@ -131,7 +132,7 @@ def amounts(file: ModelFile) -> Amounts:
             return _of_header(read_gguf(Path(file.path)), file)
         except (BadHeader, OSError) as error:
             raise AppError(f"{file.name} cannot be read: {error}.") from error
-    layers = embedding = output = vectors = 0
+    layers = embedding = output = vectors = vocabulary = 0
     is_even, stored = True, 16.0
     for source in sources(Path(file.path)):
         n = math.prod(source.shape)
@@ -139,13 +140,14 @@ def amounts(file: ModelFile) -> Amounts:
             vectors += n
         elif "embed_tokens" in source.name:
             embedding += n
+            vocabulary = source.shape[0]
         elif source.name.startswith("lm_head"):
             output += n
         else:
             layers += n
             is_even = is_even and source.shape[-1] % ROW == 0
         stored = max(stored, {"F32": 32.0, "F64": 32.0}.get(source.dtype, 16.0) if len(source.shape) > 1 else 16.0)
-    return Amounts(layers, embedding, output, vectors, is_even, stored)
+    return Amounts(layers, embedding, output, vectors, vocabulary, is_even, stored)
 
 
 def _of_header(header: GgufHeader, file: ModelFile) -> Amounts:
@@ -163,18 +165,19 @@ def _of_header(header: GgufHeader, file: ModelFile) -> Amounts:
     inside = file.layers * hidden * (2 * heads * head + 2 * (kv_heads or heads) * head + 3 * feed_forward)
     output = embedding if rest - inside > embedding // 2 else 0
     is_even = hidden % ROW == 0 and (heads * head) % ROW == 0 and feed_forward % ROW == 0
-    return Amounts(max(rest - output, 0), min(embedding, file.n_params), output, 0, is_even, WHOLE.get(file.quantization, 16))
+    return Amounts(max(rest - output, 0), min(embedding, file.n_params), output, 0, vocabulary, is_even,
+                   WHOLE.get(file.quantization, 16))
 
 
 def forecast_bytes(found: Amounts, target: Target) -> int:
     """About how large the result will be; within a tenth for models of usual proportions."""
     layer_bits = target.bits if found.is_even else target.uneven
     if target.via != "gguf":
-        return int((found.layers * layer_bits + (found.embedding + found.output + found.vectors) * 16) / 8) + HEADER_BYTES
+        return int((found.layers * layer_bits + (found.embedding + found.output + found.vectors) * 16) / 8)
     head_bits = max(target.bits, OUTPUT_BITS) if not target.is_whole else target.bits
     embedding_bits = target.embedding if found.output else head_bits
     bits = found.layers * layer_bits + found.embedding * embedding_bits + found.output * head_bits + found.vectors * 32
-    return int(bits / 8) + HEADER_BYTES
+    return int(bits / 8) + found.vocabulary * PIECE_BYTES
 
 
 def scratch_bytes(file: ModelFile, found: Amounts, target: Target) -> int:

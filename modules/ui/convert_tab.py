@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -94,9 +93,10 @@ class ConvertTab:
             event(self._rename, [*asked, self._name], [self._plan, self._start], **QUIET)
         self._start.click(self._run_start, [*asked, self._name], [*self._shows, self._plan, self._start], **QUIET)
         for slot in self._slots:
-            slot.cancel.click(partial(self._cancel), [slot.id], self._shows, **QUIET)
+            slot.cancel.click(self._cancel, [slot.id], self._shows, **QUIET)
         self._page.follows.append((self._shows, self._now))
         self._page.progress.append((self._shows, self._now))
+        self._finished.change(self._rename, [*asked, self._name], [self._plan, self._start], **QUIET)
         self._finished.change(self._models, None, [output for filled, _ in self._page.lists for output in filled], **QUIET)
 
     # Choosing
