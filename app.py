@@ -40,8 +40,7 @@ def make_app(services: Services, *, key: str = "", started: Callable[[], None] =
 
     store, settings = services.store, services.settings
     page = PageServices(services.engine, services.chat, services.sessions, services.notebook, store.presets, store.cards,
-                        services.jobs, services.saved_options, services.downloads, services.conversions,
-                        ROOT / ".venv" / "llama_cpp_build.json")
+                        services.jobs, services.saved_options, services.downloads, services.conversions)
     api = make_api(services.engine, lifespan=lifespan)
     api.router.routes[:0] = [*ui_routes(page), *notebook_routes(services.notebook, services.engine)]
     mount(api, page, root_path=settings.root_path)

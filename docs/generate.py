@@ -199,8 +199,26 @@ def first_words(path: Path) -> str:
 # The files
 
 
+def conversion_types() -> str:
+    """What the Convert tab makes, in its order."""
+    from modules.models.targets import TARGETS
+
+    from_what = {"gguf": "folder, GGUF", "bnb": "folder", "gptq": "folder"}
+    return table(("type", "about", "bits a weight", "from"),
+                 ((f"`{name}`", target.words, f"{target.bits:.4g}", from_what[target.via]) for name, target in TARGETS.items()))
+
+
+def architectures() -> str:
+    """Which models become GGUF files."""
+    from modules.models.architectures import ARCHITECTURES
+
+    return table(("in config.json", "in llama.cpp", "rotary embeddings"),
+                 ((f"`{name}`", f"`{one.name}`", ", ".join(one.ropes)) for name, one in ARCHITECTURES.items()))
+
+
 TABLES: Mapping[str, Callable[[], str]] = {"flags": flags, "settings": settings, "parameters": parameters, "loaders": loaders,
-                                           "routes": routes, "errors": errors}
+                                           "routes": routes, "errors": errors, "conversion-types": conversion_types,
+                                           "architectures": architectures}
 
 
 def generated(text: str) -> str:

@@ -179,7 +179,8 @@ def make_services(settings: Settings, root: Path) -> Services:
     notebook = Notebook(engine, store, sessions, instance)
     jobs = Jobs(changed=engine.watch.touch)  # the pages follow both by one socket
     saved_options = engine.saved_options = SavedOptions(store.keyvalue, engine.loaders)
-    services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, saved_options,
-                        _downloads(settings, data_dir, folders, jobs), Conversions(jobs, _first(folders, data_dir)), instance)
+    downloads = _downloads(settings, data_dir, folders, jobs)
+    services = Services(settings, store, engine, sessions, replies, chat, notebook, jobs, saved_options, downloads,
+                        Conversions(jobs, catalog, downloads.models), instance)
     engine.on_loaded = services.remember
     return services

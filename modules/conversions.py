@@ -1,203 +1,219 @@
-"""Models converted and quantized here: what can be made of what, how large it will be, and the work in a process of its own."""
+"""Conversions as the page sees them: what can be made of what, how large it will be; started, followed, cancelled."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
 import shutil
-import sys
-import time
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from glob import escape as glob_escape
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-from .core.errors import AppError, BadRequest, Conflict, LoadFailed
+from .core.errors import AppError, Cancelled, NotFound
 from .core.loader import ModelFile
-from .jobs import Jobs, JobState, Report
-from .models import memory
-from .models.architectures import ARCHITECTURES
-from .models.naming import QUANTIZATION_AT_END
-from .models.quantize import TYPES, UNFINISHED
-from .models.save_nf4 import KIND as NF4
-from .models.save_nf4 import is_possible as makes_nf4
+from .jobs import Jobs, Report
+from .models import targets
+from .models.catalog import Catalog
+from .models.making import Making, Order, check_room, clear, order
+from .models.scan import inside
+from .store.files import safe_path
 
-ROOT = Path(__file__).resolve().parent.parent
-KIND = "convert"
-NF4_BITS = 5.0  # matrices 4.1; embeddings and the output stay whole
-WHOLE_BITS = {"F32": 32.0, "BF16": 16.0, "F16": 16.0}
-STALE_SECONDS = 600.0  # an unfinished file that was not written to for so long is nobody's any more
-SPARE_BYTES = 256 << 20  # of the disk, left to others
-LOG_LINES = 40
-COMMAND = ("-m", "modules.models.convert")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ +-]{0,119}")
+KIND = "conversion"
+MAX_ENDED = 20
+
+Status = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
 @dataclass(frozen=True)
-class Target:
-    """A type that a model can be written as. size_bytes: about how large the file will be."""
+class Plan:
+    """What would be made. problem: why it cannot be, "" where nothing is known; size and free in bytes, 0 where unknown."""
 
-    kind: str
-    size_bytes: int
+    name: str
+    size: int = 0
+    scratch: int = 0
+    free: int = 0
+    place: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class ConversionState:
+    """One moment of a conversion. done of total are in `unit`; what: what is being done, what came of it, or why it failed."""
+
+    id: str
+    title: str
+    status: Status
+    what: str
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    log: tuple[str, ...] = ()
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1, of the step that is being done."""
+        return 1.0 if self.status == "done" else min(1.0, self.done / self.total) if self.total else 0.0
+
+
+@dataclass
+class _Entry:
+    """Changed on the event loop only."""
+
+    making: Making
+    job: str = ""
+    status: Status = "waiting"
+    what: str = "Waits for another conversion."
+    step: dict[str, Any] = field(default_factory=dict)
 
 
 class Conversions:
-    """On the event loop. `models` is the folder that results go to: the first of the model folders.
+    """Every method runs on the event loop. Results go beside their source where that lies in a model folder, else into the first.
 
-    finished counts those that have come to their end, so that whoever shows the list of models can see that it changed.
+    finished counts those that have come to their end here, so that whoever shows the list of models can see that it changed.
     """
 
-    def __init__(self, jobs: Jobs, models: Path) -> None:
-        self.models = models
+    def __init__(self, jobs: Jobs, catalog: Catalog, models: Path) -> None:
         self.finished = 0
         self._jobs = jobs
+        self._catalog = catalog
+        self._models = models
+        self._entries: dict[str, _Entry] = {}
+        self._slot = asyncio.Semaphore(1)  # one takes all cores
 
     async def recover(self) -> None:
-        """Delete what an earlier process left half written; a file that is being written by another one stays."""
-        await asyncio.to_thread(_sweep, self.models)
+        """Remove what conversions left that were killed together with the app."""
+        places = {self._models, *self._catalog.dirs}
+        for place in places:
+            await asyncio.to_thread(clear, place)
 
-    def list(self) -> list[JobState]:
-        """The conversions, the newest first."""
-        return self._jobs.list(KIND)
+    async def sources(self) -> list[ModelFile]:
+        """The models that something can be made of, by name."""
+        return [file for file in await asyncio.to_thread(self._catalog.list) if not targets.refusal(file)]
 
-    def cancel(self, id: str) -> bool:
-        return self._jobs.cancel(id)
+    async def choices(self, source: str) -> list[tuple[str, str]]:
+        """What it can be made into, as words and name, the usual one first. Raises NotFound."""
+        file = await asyncio.to_thread(self._catalog.find, source)
+        return [(f"{target.name}: {target.words}", target.name) for target in targets.TARGETS.values()
+                if not targets.refusal(file, target)]
 
-    def start(self, source: ModelFile, kind: str, name: str) -> str:
-        """Begin writing `source` as GGUF of a type, under this name without .gguf; returns the job's id.
+    async def plan(self, source: str, target: str, name: str = "") -> Plan:
+        """What would be made: its name (`name` where that is not empty), size and place; problem tells why it cannot be."""
+        try:
+            made = await asyncio.to_thread(self._order, source, target, name)
+        except AppError as error:
+            return Plan(name, problem=error.message)
+        try:
+            await asyncio.to_thread(check_room, made, self._still_needed())
+            problem = ""
+        except AppError as error:
+            problem = error.message
+        free = await asyncio.to_thread(lambda: shutil.disk_usage(made.path.parent).free)
+        return Plan(_stem(made.path), made.size, made.scratch, free, str(made.path.parent), problem)
 
-        Raises BadRequest for a source, type or name that will not do, Conflict where the name is taken or being written.
-        """
-        problem = why_not(source)
-        if problem:
-            raise BadRequest(f"{source.name} cannot be converted: {problem}", param="model")
-        target = next((one for one in targets(source) if one.kind == kind), None)
-        if target is None:
-            raise BadRequest(f"{source.name} cannot be written as {kind!r}; it can be as: "
-                             f"{', '.join(one.kind for one in targets(source))}.", param="kind")
-        path = self._path(name, kind)
-        needed = target.size_bytes + (int(source.n_params * 4) if kind in TYPES and source.format != "gguf" else 0)
+    async def start(self, source: str, target: str, name: str = "") -> str:
+        """Begin; returns the conversion's id. Raises NotFound, BadRequest, Conflict, LoadFailed, AppError for a full disk."""
+        made = await asyncio.to_thread(self._order, source, target, name)
+        await asyncio.to_thread(check_room, made, self._still_needed())
+        entry = _Entry(Making(made))
 
         async def work(report: Report) -> str:
-            await asyncio.to_thread(_require_room, self.models, needed)
-            try:
-                await _run(Path(source.path), path, kind, report)
-            finally:
-                await asyncio.to_thread(_delete_unfinished, path)
-            self.finished += 1
-            size = await asyncio.to_thread(_size, path)
-            return f"{path.name} is in {self.models}: {size:,} bytes."
+            return await self._work(entry, report)
 
-        return self._jobs.start(KIND, path.name, work, key=str(path))
+        entry.job = self._jobs.start(KIND, made.title, work, key=f"{KIND} {made.path}")
+        self._entries[entry.job] = entry
+        self._forget()
+        return entry.job
 
-    def _path(self, name: str, kind: str) -> Path:
-        name = name.strip().removesuffix(".gguf")
-        if not _NAME.fullmatch(name):
-            raise BadRequest(f"{name[:80]!r} is no name for a file here; use at most 120 letters, digits, spaces, and . _ + -, "
-                             "beginning with a letter or digit.", param="name")
-        path = self.models / (name if kind == NF4 else f"{name}.gguf")
-        if path.exists():
-            raise Conflict(f"{path.name} is there already; choose another name, or delete it first.", param="name")
-        return path
+    async def cancel(self, id: str) -> None:
+        """End it and delete what it began; one that has ended is taken off the list, a model that is there stays."""
+        entry = self._find(id)
+        if not self._jobs.cancel(entry.job):
+            self._entries.pop(id, None)
+            self._jobs.changed()
+            return
+        await self._jobs.wait(entry.job)
+        if entry.status == "waiting":  # its work had not begun, so nothing in it has heard of the end
+            entry.status, entry.what = "cancelled", "Cancelled."
+
+    def list(self) -> list[ConversionState]:
+        """All of them, the newest first."""
+        return [_state(id_, entry) for id_, entry in reversed(self._entries.items())]
+
+    async def wait(self, id: str) -> ConversionState:
+        """Its end."""
+        entry = self._find(id)
+        await self._jobs.wait(entry.job)
+        return _state(id, entry)
+
+    def _order(self, source: str, target: str, name: str) -> Order:
+        file, wanted = self._catalog.find(source), targets.find_target(target)
+        suffix = ".gguf" if wanted.via == "gguf" else ""
+        stem = (name or "").strip().removesuffix(".gguf") or targets.result_name(file, wanted)
+        parent = Path(file.path).parent
+        root = next((folder for folder in self._catalog.dirs if not file.source and inside(parent, [folder])), None)
+        if root is None:
+            parent = root = self._models
+            parent.mkdir(parents=True, exist_ok=True)
+        return order(file, wanted, safe_path(parent, stem, suffix), root)
+
+    async def _work(self, entry: _Entry, report: Report) -> str:
+        loop = asyncio.get_running_loop()
+
+        def show(values: dict[str, Any]) -> None:
+            entry.step, entry.what = values, str(values.get("what", ""))
+            report(**{key: values[key] for key in ("what", "done", "total", "unit") if key in values})
+
+        try:
+            async with self._slot:
+                entry.status, entry.what = "running", "Begins"
+                await asyncio.to_thread(check_room, entry.making.order)
+                await _in_thread(entry.making, lambda values: loop.call_soon_threadsafe(show, values))
+        except (asyncio.CancelledError, Cancelled):
+            entry.status, entry.what = "cancelled", "Cancelled; nothing is left of it."
+            raise asyncio.CancelledError from None
+        except Exception as error:
+            entry.status = "failed"
+            entry.what = error.message if isinstance(error, AppError) else f"It failed unexpectedly: {error!r}."
+            raise
+        entry.status = "done"
+        entry.what = f"{entry.making.order.path.name} is in the list of models, beside what it was made from."
+        self.finished += 1
+        return entry.what
+
+    def _still_needed(self) -> int:
+        """Bytes that those under way may still write."""
+        return sum(entry.making.order.size + entry.making.order.scratch for entry in self._entries.values()
+                   if entry.status in ("waiting", "running"))
+
+    def _find(self, id: str) -> _Entry:
+        if id not in self._entries:
+            raise NotFound("This conversion is no longer on the list.")
+        return self._entries[id]
+
+    def _forget(self) -> None:
+        ended = [id_ for id_, entry in self._entries.items() if entry.status not in ("waiting", "running")]
+        for id_ in ended[:-MAX_ENDED]:
+            del self._entries[id_]
 
 
-def why_not(file: ModelFile) -> str:
-    """Why a model cannot be converted, "" where it can, as far as its headers say."""
-    if file.problem:
-        return file.problem
-    if file.format == "gguf":
-        return "" if file.quantization in WHOLE_BITS else "it is quantized already; a second time would lose more than once."
-    if file.format != "safetensors":
-        return "its weights are packed, or not on this machine." if file.format != "echo" else "it has no weights."
-    if file.quantization not in WHOLE_BITS:
-        return f"its weights are stored as {file.quantization or 'something unknown'}; they must be whole (F32, BF16 or F16)."
-    return "" if file.architecture in ARCHITECTURES else f"the architecture {file.architecture} is not known to the converter."
-
-
-def targets(file: ModelFile) -> list[Target]:
-    """What it can be written as: GGUF, the largest first, whole types for a folder alone; and a folder in nf4."""
-    own = WHOLE_BITS.get(file.quantization, 16.0)
-    whole = {kind: value for kind, value in WHOLE_BITS.items() if value <= own and file.format == "safetensors"}
-    packed = {NF4: NF4_BITS} if file.format == "safetensors" and makes_nf4() else {}
-    bits = {**whole, **TYPES, **packed}
-    return [Target(kind, int(file.n_params * value / 8)) for kind, value in bits.items()]
-
-
-def usual_name(file: ModelFile, kind: str) -> str:
-    """`llama-3-8b-F16` written as Q4_K_M is `llama-3-8b-Q4_K_M`."""
-    last = Path(file.name).name
-    return re.sub(r"[^A-Za-z0-9._ +-]", "-", f"{QUANTIZATION_AT_END.sub('', last) or last}-{kind}")[-120:].lstrip("._ +-")
-
-
-def convertible(files: Sequence[ModelFile]) -> list[ModelFile]:
-    return [file for file in files if not why_not(file)]
-
-
-async def _run(source: Path, path: Path, kind: str, report: Report) -> None:
-    """The converter as a child, its progress told as it comes. A cancel ends it at once, and so does the end of this process."""
-    arguments = [*COMMAND, str(source), str(path), "--type", kind, "--progress", "--threads",
-                 str(memory.physical_cores())]
-    child = await asyncio.create_subprocess_exec(sys.executable, *arguments, cwd=ROOT, stdin=asyncio.subprocess.PIPE,
-                                                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-    assert child.stdout is not None and child.stderr is not None
-    said: deque[str] = deque(maxlen=LOG_LINES)
-
-    async def listen(stream: asyncio.StreamReader) -> None:
-        async for line in stream:
-            said.append(line.decode("utf-8", "replace").rstrip())
-
-    listening = asyncio.create_task(listen(child.stderr))
+async def _in_thread(making: Making, told: Callable[[dict[str, Any]], object]) -> None:
+    """Run it in a thread; a cancel ends its child, and waits until nothing is left."""
+    task = asyncio.ensure_future(asyncio.to_thread(making.run, told))
     try:
-        async for line in child.stdout:
-            done, _, rest = line.decode("utf-8", "replace").strip().partition(" ")
-            total, _, what = rest.partition(" ")
-            if done.isdigit() and total.isdigit():
-                report(done=int(done), total=int(total), unit="tensors", what=what)
-        code = await child.wait()
-        await listening
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await asyncio.shield(child.wait())
-        listening.cancel()
-    if code:
-        words = "\n".join(said).strip()
-        reason = words[-1500:] or f"the converter ended with {code}"
-        raise LoadFailed(f"{source.name} could not be converted: {reason}", log=words)
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        making.cancel()
+        await asyncio.wait({task})
+        if task.exception() is None:
+            return  # the model is there: the cancel came too late
+        raise
 
 
-def _require_room(folder: Path, needed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < needed + SPARE_BYTES:
-        raise AppError(f"The disk of {folder} has {free / 1e9:.1f} GB free; while it is made, this takes "
-                       f"{(needed + SPARE_BYTES) / 1e9:.1f} GB. Make room, or choose a smaller type.")
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gguf")
 
 
-def _delete_unfinished(path: Path) -> None:
-    name = glob_escape(path.name)
-    for part in [*path.parent.glob(f"{name}*{UNFINISHED}"), *path.parent.glob(f".{name}{UNFINISHED}")]:
-        _remove(part)
-
-
-def _sweep(folder: Path) -> None:
-    now = time.time()
-    for part in [*folder.glob(f"*.gguf*{UNFINISHED}"), *folder.glob(f".*{UNFINISHED}")]:
-        with contextlib.suppress(OSError):
-            inside = part.iterdir() if part.is_dir() else ()
-            if now - max(path.stat().st_mtime for path in (part, *inside)) > STALE_SECONDS:
-                _remove(part)
-
-
-def _remove(part: Path) -> None:
-    if part.is_dir():
-        shutil.rmtree(part, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
+def _state(id: str, entry: _Entry) -> ConversionState:
+    step = entry.step if entry.status == "running" else {}
+    return ConversionState(id, entry.making.order.title, entry.status, entry.what, int(step.get("done", 0)),
+                           int(step.get("total", 0)), str(step.get("unit", "")), tuple(entry.making.log))

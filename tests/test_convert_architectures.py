@@ -98,36 +98,81 @@ def test_every_architecture_is_tried() -> None:
     assert {f"{name}ForCausalLM" for name, _, _ in CASES.values()} | {"Gemma3ForConditionalGeneration"} == set(ARCHITECTURES)
 
 
-PLAIN = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 2,
-         "head_dim": 16, "vocab_size": 768, "max_position_embeddings": 512}
-GEMMA_16 = {**PLAIN, "query_pre_attn_scalar": 16, "sliding_window": 32}
+def test_the_text_part_of_a_model_with_pictures_is_the_same_model(tmp_path: Path) -> None:
+    """Gemma 3's larger models come with a vision tower, and with a config that leaves out what is usual."""
+    from safetensors.numpy import load_file, save_file
+
+    name, settings, _ = CASES["gemma3"]
+    plain = model_folder(tmp_path / "plain", name, settings)
+    convert(plain, tmp_path / "plain.gguf", "f32")
+    for prefix in ("language_model.", "model.language_model."):
+        folder = tmp_path / "pictures"
+        model_folder(folder, name, settings)
+        inner = prefix == "model.language_model."
+        tensors = {f"{prefix}{key.removeprefix('model.') if inner else key}": value
+                   for key, value in load_file(plain / "model.safetensors").items()}
+        save_file({**tensors, "vision_tower.x.weight": np.zeros((2, 2), np.float32)}, folder / "model.safetensors")
+        config = json.loads((plain / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({"architectures": ["Gemma3ForConditionalGeneration"],
+                                                        "text_config": config, "vision_config": {}}))
+        convert(folder, tmp_path / "pictures.gguf", "f32")
+        assert np.array_equal(our_logits(tmp_path / "pictures.gguf"), our_logits(tmp_path / "plain.gguf"))
 
 
-@pytest.mark.parametrize(("named", "settings", "words"), [
-    ("Qwen2ForCausalLM", {"use_sliding_window": True}, "see a sliding window"),
-    ("Qwen3ForCausalLM", {"hidden_act": "gelu"}, "Its activation is 'gelu'"),
-    ("Gemma2ForCausalLM", {**GEMMA_16, "query_pre_attn_scalar": 20}, "query_pre_attn_scalar is 20"),
-    ("Gemma2ForCausalLM", {**GEMMA_16, "layer_types": ["full_attention"] * 7}, "do not alternate"),
-    ("Gemma3ForCausalLM", {**GEMMA_16, "attn_logit_softcapping": 30.0}, "caps the attention's logits"),
-    ("Gemma3ForCausalLM", {**GEMMA_16, "rope_local_base_freq": 5000.0}, "local rotary base is 5000"),
-    ("LlamaForCausalLM", {"rope_parameters": YARN}, "type 'yarn'"),
-    ("LlamaForCausalLM", {"partial_rotary_factor": 0.5}, "over 50% of a head"),
-])
-def test_what_llama_cpp_would_compute_otherwise_is_refused(named: str, settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(LoadFailed, match=words):
-        read_shape({"architectures": [named], **PLAIN, **settings})
+@pytest.mark.parametrize(("name", "changed", "said"), [
+    ("Qwen2", {"use_sliding_window": True}, "sliding window"),
+    ("Qwen3", {"layer_types": ["sliding_attention"]}, "sliding window"),
+    ("Qwen2", {"rope_parameters": {**YARN, "beta_fast": 16}}, "beta_fast"),
+    ("Qwen2", {"rope_parameters": LLAMA3}, "llama3"), ("Llama", {"rope_parameters": YARN}, "yarn"),
+    ("Llama", {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "0.5 of a head"),
+    ("Llama", {"hidden_act": "gelu"}, "gelu"), ("Llama", {"num_attention_heads": 0}, "config.json"),
+    ("Llama", {"num_hidden_layers": "many"}, "config.json"),
+    ("Gemma2", {**GEMMA, "query_pre_attn_scalar": 144}, "query_pre_attn_scalar is 144"),
+    ("Gemma2", {**GEMMA, "layer_types": ["full_attention"] * 7}, "alternate"),
+    ("Gemma3", {**GEMMA, "sliding_window_pattern": 2}, "order"), ("Gemma3", {**GEMMA, "rope_local_base_freq": 5000.0}, "5000"),
+    ("Gemma3", {**GEMMA, "use_bidirectional_attention": True}, "both ways")])
+def test_what_llama_cpp_computes_otherwise_is_refused(name: str, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(LoadFailed, match=said):
+        read_shape({"architectures": [f"{name}ForCausalLM"], "vocab_size": 300, **SIZES, **changed})
 
 
-def test_a_windowed_mistral_is_told_its_window_as_its_context() -> None:
-    assert read_shape({"architectures": ["MistralForCausalLM"], **PLAIN, "sliding_window": 128}).context == 128
+def test_a_window_is_the_context_of_a_mistral(tmp_path: Path) -> None:
+    """llama.cpp gives it no window, so it is right up to there and not beyond."""
+    about = {"architectures": ["MistralForCausalLM"], "vocab_size": 300, **SIZES}
+    assert read_shape({**about, "sliding_window": 100}).context == 100
+    assert read_shape({**about, "sliding_window": None}).context == SIZES["max_position_embeddings"]
 
 
-def test_a_tensor_too_many_and_one_too_few_are_named(tmp_path: Path) -> None:
+def test_missing_and_strange_tensors_are_named(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = tiny_hf(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    for key in ("model.layers.1.mlp.up_proj.weight", "lm_head.weight"):
+        save_file({name: value for name, value in tensors.items() if name != key}, folder / "model.safetensors")
+        with pytest.raises(LoadFailed, match=r"lacks 1 of its tensors, such as (blk\.1\.ffn_up|output)\.weight"):
+            convert(folder, tmp_path / "x.gguf")
+    save_file({**tensors, "model.layers.9.mlp.up_proj.weight": tensors["lm_head.weight"]}, folder / "model.safetensors")
+    with pytest.raises(LoadFailed, match="none of a llama model"):
+        convert(folder, tmp_path / "x.gguf")
+    assert not list(tmp_path.glob("x.gguf*"))
+
+
+def test_files_beside_those_of_the_index_are_left_alone(tmp_path: Path) -> None:
+    """Mistral's own consolidated.safetensors holds the same weights under other names."""
+    folder = tiny_hf(tmp_path / "model")
+    convert(folder, tmp_path / "plain.gguf")
+    (folder / "consolidated.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    convert(folder, tmp_path / "beside.gguf")
+    assert (tmp_path / "plain.gguf").read_bytes() == (tmp_path / "beside.gguf").read_bytes()
+
+
+def test_bf16_keeps_what_a_bf16_folder_holds(tmp_path: Path) -> None:
+    import gguf
     folder = model_folder(tmp_path / "model", "Qwen3", {})
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
-    with pytest.raises(LoadFailed, match=r"layers\.0\.self_attn\.k_norm\.weight is none of a llama model"):
-        convert(folder, tmp_path / "x.gguf")
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 8, "layer_types": None}))
-    with pytest.raises(LoadFailed, match=r"lacks 11 of its tensors, such as blk\.7\."):
-        convert(folder, tmp_path / "x.gguf")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    convert(folder, tmp_path / "model.gguf", "bf16")
+    read = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    stored = gguf.quants.dequantize(read["blk.0.ffn_up.weight"].data, gguf.GGMLQuantizationType.BF16)
+    assert np.array_equal(stored, model.model.layers[0].mlp.up_proj.weight.detach().float().numpy())

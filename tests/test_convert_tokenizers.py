@@ -17,8 +17,7 @@ from tests.tiny_models import CORPUS, tiny_hf
 
 llama_cpp = pytest.importorskip("llama_cpp")
 TEXTS = [*CORPUS, "tabs\t\tand  spaces   \r\n\n  x", "naïve café — ‘x’ 12345 1234567", " lead", "trail ", "  two", "", " ",
-         "\n", "\n\n\n ",
-         "I'm you'RE he'd WE'LL", "HelloWorld helloWorld HELLOworld ÄÖü", "/path/to//file...!?/\n/x",
+         "\n", "\n\n\n ", "I'm you'RE he'd WE'LL", "HelloWorld helloWorld HELLOworld ÄÖü", "/path/to//file...!?/\n/x",
          "ǅ Ελληνικά русский हिन्दी ไทย",
          "x²y³ ½ ٣٤ Ⅷ 一二三", "a\u00a0b\u2003c\u200bd", "🙂👩‍👩‍👧", "\x00\x01\x7f"]
 
@@ -62,8 +61,8 @@ def test_each_known_pre_tokenizer_cuts_as_its_tokenizer_does(tmp_path: Path, reg
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(regex), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-                                  show_progress=False,
+    trainer = trainers.BpeTrainer(vocab_size=700, show_progress=False,
+                                  special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
                                   initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
     tokenizer.train_from_iterator(TEXTS, trainer)
     body = json.loads(tokenizer.to_str())
@@ -91,8 +90,7 @@ def piece_model(folder: Path, **settings: Any) -> bytes:
 LLAMA = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": None,
          "add_bos_token": True, "legacy": True}
 GEMMA = {"tokenizer_class": "GemmaTokenizer", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>",
-         "pad_token": "<pad>",
-         "add_bos_token": True}
+         "pad_token": "<pad>", "add_bos_token": True}
 GEMMA_TRAINED = {"add_dummy_prefix": False, "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "pad_piece": "<pad>",
                  "eos_piece": "<eos>", "bos_piece": "<bos>",
                  "user_defined_symbols": ["<mask>", "<start_of_turn>", "<end_of_turn>", "\n\n", "▁▁", "▁▁▁"],

@@ -55,14 +55,14 @@ LAYERS: dict[str, Layer] = {
     "modules.sampling": layer(CORE, inside="numpy torch"),
     "modules.store": layer(CORE, theirs="sqlalchemy alembic yaml PIL"),
     "modules.models": layer("modules.store", CORE, theirs="psutil", inside="gguf safetensors huggingface_hub httpx numpy torch"),
-    "modules.models.quantize": layer("modules.store", CORE, inside="llama_cpp"),  # in a process of its own
-    "modules.models.save_nf4": layer("modules.models.quantize", CORE, inside="torch transformers"),  # as well
+    "modules.models.quantize": layer("modules.models", CORE, inside="llama_cpp"),
+    "modules.models.save_packed": layer("modules.models", CORE, inside="torch transformers gptqmodel"),
     "modules.engine": layer(*ENGINE, *BELOW_ENGINE, inside="numpy psutil"),
     "modules.registry": layer(*ENGINE, *BELOW_ENGINE),
     "modules.worker": layer(*ENGINE, *BELOW_ENGINE, theirs="numpy psutil"),
     "modules.answer_again": layer(*EDGE),
     "modules.chat": layer(*EDGE),
-    "modules.conversions": layer("modules.jobs", "modules.models", CORE),
+    "modules.conversions": layer("modules.jobs", "modules.models", "modules.store", CORE),
     "modules.downloads": layer("modules.instance", "modules.jobs", "modules.models", "modules.store", CORE),
     "modules.jobs": layer(CORE),
     "modules.saved_options": layer("modules.store", CORE),

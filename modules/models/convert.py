@@ -1,4 +1,4 @@
-"""A Hugging Face folder (safetensors) written as one GGUF file; run as a program, any type (convert_command)."""
+"""A Hugging Face folder (safetensors) becomes one GGUF file: `python -m modules.models.convert SOURCE TARGET --type q4_k_m`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import LoadFailed
 from .architectures import OUTER, Architecture
 from .gguf_write import write_header
-from .quantize import UNFINISHED
 from .shape import Shape, read_shape
 from .vocabulary import read_json, read_vocabulary
 from .weights import Source, sources
@@ -37,13 +36,11 @@ def convert(folder: Path, path: Path, kind: str = "f16", told: Told = lambda don
     shape = read_shape(read_json(folder / "config.json", 2**20))
     vocabulary = read_vocabulary(folder, shape.vocab)
     plan = tensor_plan(sources(folder), shape)
-    partial = path.with_name(path.name + UNFINISHED)
+    partial = path.with_name(path.name + ".part")
     try:
         writer = gguf.GGUFWriter(partial, shape.architecture.name)
-        file_type = {"f32": gguf.LlamaFileType.ALL_F32, "f16": gguf.LlamaFileType.MOSTLY_F16,
-                     "bf16": gguf.LlamaFileType.MOSTLY_BF16,
-                     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0}[kind]
-        write_header(writer, folder.name, shape, vocabulary, file_type)
+        file_type = "ALL_F32" if kind == "f32" else f"MOSTLY_{kind.upper()}"
+        write_header(writer, folder.name, shape, vocabulary, gguf.LlamaFileType[file_type])
         for name, source in plan:
             _add_info(writer, name, source, _stored_type(source.shape, kind))
         factors = _factors(shape)
@@ -104,14 +101,12 @@ def gguf_name(name: str, architecture: Architecture, layers: int) -> str:
 
 
 def as_llama_cpp(name: str, values: np.ndarray, shape: Shape) -> np.ndarray:
-    """The values as llama.cpp's code for the architecture takes them: norms whole; Q and K rows of each head from (half, pair) to
-    (pair, half), where it rotates neighbouring rows and Transformers halves."""
-    import numpy as np
-
+    """The values as llama.cpp's code for the architecture takes them: norms whole, and Q and K rows of each head from (half,
+    pair) to (pair, half) where it rotates neighbouring rows and Transformers halves."""
     part = name.rsplit(".", 2)[-2]
     if shape.architecture.adds_one and part.endswith("norm"):
-        whole: np.ndarray = np.add(values, 1, dtype=values.dtype)
-        return whole
+        one: np.ndarray = values + values.dtype.type(1)
+        return one
     heads = {"attn_q": shape.heads, "attn_k": shape.kv_heads}.get(part)
     if heads is None or not shape.architecture.swaps_halves:
         return values

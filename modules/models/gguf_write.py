@@ -31,10 +31,9 @@ def write_header(writer: gguf.GGUFWriter, name: str, shape: Shape, vocabulary: V
     writer.add_rope_freq_base(shape.rope_theta)
     writer.add_layer_norm_rms_eps(shape.eps)
     writer.add_vocab_size(shape.vocab)
+    add = {str: writer.add_string, float: writer.add_float32, int: writer.add_uint32}
     for key, value in {**{f"rope.scaling.{key}": value for key, value in shape.rope_scaling.items()}, **shape.header}.items():
-        numeric = writer.add_float32 if isinstance(value, float) else writer.add_uint32
-        add = writer.add_string if isinstance(value, str) else numeric
-        add(f"{arch}.{key}", value)
+        add[type(value)](f"{arch}.{key}", value)
     _write_vocabulary(writer, vocabulary)
 
 

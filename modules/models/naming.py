@@ -9,8 +9,7 @@ from pathlib import PurePosixPath
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$|$)", re.IGNORECASE)
 _SIZE = re.compile(r"(?<![0-9.])(\d+x)?(\d+(?:\.\d+)?(?=[bm])|\d{3}(?=k))([bmk])(?![a-z0-9])", re.IGNORECASE)  # 16k: a context
 _QUANTIZATION = re.compile(
-    r"(?<![a-z0-9])(i?q[1-8]_[0-9a-z]+(?:_[a-z]+)?|bf16|f16|f32|mxfp4|nvfp4|tq[12]_0|bnb(?:-[48]bit)?|nf4|gptq|awq|"
-    r"exl[23](?:-[0-9.]+bpw)?|"
+    r"(?<![a-z0-9])(i?q[1-8]_[0-9a-z]+(?:_[a-z]+)?|bf16|f16|f32|mxfp4|nvfp4|tq[12]_0|bnb(?:-[48]bit)?|nf4|gptq|awq|exl[23](?:-[0-9.]+bpw)?|"
     r"\d-?bit(?:-\d+g)?)(?![a-z0-9])", re.IGNORECASE)
 QUANTIZATION_AT_END = re.compile(rf"[-_. ]+{_QUANTIZATION.pattern}$", re.IGNORECASE)
 _ACT_ORDER = re.compile(r"(?<![a-z0-9])(act-?order|desc-?act|\d+g)(?![a-z0-9])", re.IGNORECASE)

@@ -19,9 +19,9 @@ BPE = 2  # trainer_spec.model_type
 
 @dataclass(frozen=True)
 class PieceModel:
-    """pieces: (spelling, score, kind) by id; kinds are numbered as in llama.cpp. bos, eos, unk, pad: ids or -1.
+    """pieces: (spelling, score, kind) in the order of their ids; kinds are numbered as in llama.cpp.
 
-    adds_space: a space is put before a text.
+    bos, eos, unk, pad: ids or -1. adds_space: a space is put before a text.
     """
 
     pieces: list[tuple[str, float, int]]

@@ -1,6 +1,7 @@
 """Which of llama.cpp's pre-tokenizers cuts a text into words exactly as a byte-level BPE tokenizer's own steps do.
 
-llama.cpp names them in llama-vocab.cpp (tokenizer_pre). tests/test_convert_tokenizers.py holds each to its tokenizer.
+llama.cpp names them in llama-vocab.cpp (tokenizer_pre). Each entry here is held to its tokenizer by
+tests/test_convert_tokenizers.py.
 """
 
 from __future__ import annotations
@@ -37,5 +38,6 @@ def pre_tokenizer(body: dict[str, Any]) -> str:
             found = BY_REGEX.get((str(steps[0].get("pattern", {}).get("Regex", "")), takes_whole))
             if found:
                 return found
-    raise LoadFailed(f"The pre-tokenizer ({', '.join(map(str, kinds))}) is none that llama.cpp is known to treat the same way; "
-                     "those of GPT-2, SmolLM, Llama 3, Qwen 2 and Qwen 3 are. Load the folder with the Transformers loader.")
+    raise LoadFailed(f"The pre-tokenizer ({', '.join(map(str, kinds))}) is none that llama.cpp is known to treat the same way. "
+                     "Known are those of GPT-2, SmolLM, Llama 3, Qwen 2 and Qwen 3; load the folder with the Transformers loader "
+                     "instead.")

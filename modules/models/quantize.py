@@ -1,77 +1,52 @@
-"""GGUF files quantized by llama.cpp. It asserts and prints as a program does, so this belongs into a process of its own."""
+"""A GGUF file with smaller weights by llama.cpp's own quantizer. Belongs in a child process: the library may end it."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from ..core.errors import LoadFailed
-from ..store.gguf_header import BadHeader, read_gguf
 
-# What llama.cpp's type leaves of each weight, in bits, scales and the larger output matrix of a model of some billions counted;
-# without those that need a matrix of the importance of weights.
-TYPES = {
-    "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q5_K_S": 5.5, "Q5_1": 6.0, "Q5_0": 5.5, "Q4_K_M": 4.9, "Q4_K_S": 4.6,
-    "IQ4_NL": 4.6, "IQ4_XS": 4.4, "Q4_1": 5.0, "Q4_0": 4.6, "Q3_K_L": 4.2, "Q3_K_M": 3.9, "Q3_K_S": 3.5, "IQ3_M": 3.8,
-    "IQ3_S": 3.5, "Q2_K": 3.2}
-WHOLE = {"F32", "F16", "BF16", "F64"}
-MAX_LOG = 4000
-UNFINISHED = ".unfinished"  # the end of the name of what is being written
-_STEP = re.compile(r"\[\s*(\d+)\s*/\s*(\d+)\]")
+_TENSOR = re.compile(r"\[\s*(\d+)/\s*(\d+)\]\s+(\S+)")
+KEPT_LINES = 20
 
 
-def checked(kind: str) -> str:
-    """The type's name in capitals; raises LoadFailed for one that is not in TYPES."""
-    if kind.upper() not in TYPES:
-        raise LoadFailed(f"There is no type {kind!r} to quantize to; there are: {', '.join(TYPES)}.")
-    return kind.upper()
+def quantize(source: Path, target: Path, kind: str, threads: int, told: Callable[[int, int], None],
+             log: Callable[[str], None]) -> None:
+    """Write `source`, a GGUF file of F32, F16, BF16 or Q8_0, as `kind` to `target`. told: (the tensor begun, of how many).
 
-
-def quantize(source: Path, target: Path, kind: str, *, threads: int = 0, progress: Callable[[int, int], None]) -> None:
-    """Write `source`, which must not be quantized yet, as `kind`; it appears under its name only when complete.
-
-    threads 0: all cores. progress(done, total) counts tensors. Raises LoadFailed with the end of llama.cpp's log.
+    Raises LoadFailed with llama.cpp's own words where it fails.
     """
     import llama_cpp
 
-    kind = checked(kind)
-    _refuse_quantized(source)
-    said: list[str] = []
+    ftype = next((getattr(llama_cpp, name) for name in (f"LLAMA_FTYPE_MOSTLY_{kind}", f"LLAMA_FTYPE_ALL_{kind}")
+                  if hasattr(llama_cpp, name)), None)
+    if ftype is None:
+        raise LoadFailed(f"This llama-cpp-python knows no type {kind}; install the one of requirements.txt.")
+    lines: list[str] = []
+    begun, last = "", 0
 
-    def log(level: int, text: bytes, _: object) -> None:
-        words = text.decode("utf-8", "replace")
-        said.append(words)
-        del said[:-200]
-        step = _STEP.search(words)
-        if step is not None:
-            progress(int(step[1]) - 1, int(step[2]))
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+    def on_log(level: int, text: bytes, data: object) -> None:
+        nonlocal begun, last
+        begun += text.decode("utf-8", "replace")
+        while "\n" in begun:
+            line, _, begun = begun.partition("\n")
+            lines.append(line.strip())
+            del lines[:-KEPT_LINES]
+            log(line)
+        found = _TENSOR.search(begun)  # its line comes in pieces, the last when the tensor is done
+        if found and int(found[1]) != last:
+            last = int(found[1])
+            told(int(found[1]) - 1, int(found[2]))
 
-    callback = llama_cpp.llama_log_callback(log)
-    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    llama_cpp.llama_log_set(on_log, None)
     params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
-    params.nthread = threads or os.cpu_count() or 1
-    partial = target.with_name(target.name + UNFINISHED)
-    try:
-        code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(partial), params)
-        if code:
-            words = "".join(said).strip()[-MAX_LOG:] or f"code {code}"
-            raise LoadFailed(f"{source.name} could not be quantized to {kind}: {words}")
-        os.replace(partial, target)
-    finally:
-        llama_cpp.llama_log_set(llama_cpp.llama_log_callback(), ctypes.c_void_p(0))  # ours is gone when this returns
-        partial.unlink(missing_ok=True)
+    params.ftype, params.nthread = ftype, threads
+    params.allow_requantize = True  # of Q8_0; what is smaller was refused before
+    code = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), params)
+    if code or not target.exists():
+        reason = next((line for line in reversed(lines) if "fail" in line or "error" in line), f"code {code}")
+        raise LoadFailed(f"llama.cpp could not make {kind} of it: {reason}")
 
-
-def _refuse_quantized(source: Path) -> None:
-    try:
-        types = read_gguf(source).tensor_types
-    except (BadHeader, OSError) as error:
-        raise LoadFailed(f"{source.name} cannot be read as GGUF: {error}.") from error
-    packed = [name for name in types if name not in WHOLE]
-    if packed:
-        raise LoadFailed(f"{source.name} is quantized already ({', '.join(packed)}); a second quantization would lose more than "
-                         "one. Take the file or folder with the whole weights.")

@@ -13,7 +13,7 @@ from .architectures import ARCHITECTURES, Architecture, Header
 
 @dataclass(frozen=True)
 class Shape:
-    """rope_scaling: header keys of stretched rotary embeddings, without the architecture's name; rope_factors: Llama 3's divisor
+    """rope_scaling: header keys of stretched rotary embeddings, without the architecture's name. rope_factors: Llama 3's divisor
     of each frequency, or None. header: the architecture's own keys. tied: the output matrix is the embedding's."""
 
     architecture: Architecture
@@ -67,10 +67,10 @@ def _shape(architecture: Architecture, config: Mapping[str, Any]) -> Shape:
     rope = _rope(config)
     theta = float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
     kind = str(rope.get("rope_type", rope.get("type", "default")))
-    share = float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)))
-    if kind not in architecture.ropes or share != 1.0:
-        raise LoadFailed(f"Rotary embeddings of type {kind!r} over {share:.0%} of a head cannot be converted for it; "
-                         f"{' and '.join(architecture.ropes)} can, over whole heads.")
+    partial = float(rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)))
+    if kind not in architecture.ropes or partial != 1.0:
+        raise LoadFailed(f"Rotary embeddings of type {kind[:40]!r} over {partial:g} of a head cannot be converted for it; "
+                         f"{' and '.join(architecture.ropes)} over whole heads can.")
     return Shape(
         architecture=architecture, layers=layers, hidden=hidden, feed_forward=int(config["intermediate_size"]), heads=heads,
         kv_heads=int(config.get("num_key_value_heads") or heads), head_dim=head_dim, context=architecture.context(known, context),

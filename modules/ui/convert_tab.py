@@ -1,41 +1,35 @@
-"""The Convert tab: a model's whole weights written as GGUF of any type, with what the type costs and saves."""
+"""The Convert tab: make a smaller model from one of the list, with its size told before, progress, log and cancel."""
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 from typing import Any
 
 import gradio as gr
 
-from ..conversions import Target, convertible, targets, usual_name, why_not
+from ..conversions import ConversionState, Plan
 from ..core.errors import AppError
 from ..core.loader import ModelFile
-from ..jobs import JobState
 from ..models import explain
-from ..models.architectures import ARCHITECTURES
-from ..models.save_nf4 import KIND as NF4
 from .page_frame import Page
 
-SLOTS = 4  # conversions that are shown
-DEFAULT = "Q4_K_M"
-WHAT = ("Takes a model whose weights are whole (a folder of safetensors in F32, BF16 or F16, or such a GGUF file) and "
-        "writes it as GGUF, which llama.cpp loads, or in 4-bit for Transformers: smaller types need less memory, are "
-        "faster, and lose some of what the model knows. The model itself stays as it is. GPTQ files are not made here "
-        "yet.")
-KNOWN = ", ".join(sorted({name.partition("For")[0] for name in ARCHITECTURES}))
-NOTHING = ("No model here can be converted: that takes one with whole weights. The Download tab finds them under the format "
-           f"safetensors; known are {KNOWN}.")
+SLOTS = 4        # conversions that are shown; the rest is counted
+LOG_SHOWN = 40   # lines
+NOTHING = "Nothing has been converted yet."
+EMPTY = ("There is no model here that could be converted. Get a folder with safetensors, or a GGUF file of F32, F16, BF16 or "
+         "Q8_0, in the Download tab.")
+HELP = ("Fewer bits a weight make a smaller and mostly faster model that answers a little worse. **Q4_K_M** is what most people "
+        "take; **Q8_0** loses practically nothing; **Q2_K** is for what would not fit otherwise. GGUF files run with llama.cpp, "
+        "NF4 and GPTQ folders with Transformers. The model that you start from stays as it is.")
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 class _Slot:
-    """One conversion. `id` holds which one it shows, so that a click means what was seen."""
+    """The controls of one conversion on the list. `id` holds which one it shows, so that a click means what was seen."""
 
     def __init__(self, number: int) -> None:
         with gr.Group(visible=False) as self.group:
             self.id = gr.Textbox(visible=False)
-            self.text = gr.Textbox(show_label=True, interactive=False, lines=1, max_lines=12, elem_id=f"conversion-{number}")
+            self.text = gr.Textbox(show_label=True, interactive=False, lines=2, max_lines=8, elem_id=f"conversion-{number}")
             self.bar = gr.HTML("", elem_id=f"conversion-bar-{number}")
             self.cancel = gr.Button("Cancel", size="sm", min_width=80, elem_id=f"conversion-cancel-{number}")
 
@@ -45,150 +39,158 @@ class _Slot:
 
 
 class ConvertTab:
-    """Built first, wired after all tabs are built. Model names are untrusted: they only go into text boxes and choices."""
+    """Built first, wired after all tabs are built. Models' names go into text boxes and choices only."""
 
     TITLE = "Convert"
 
     def __init__(self, page: Page) -> None:
         self._page = page
         self._conversions = page.services.conversions
-        self._engine = page.services.engine
 
     def build(self) -> None:
-        gr.Markdown(WHAT)
-        self._none = gr.Textbox(NOTHING, show_label=False, interactive=False, visible=False, lines=2, elem_id="convert-none")
+        gr.Markdown(HELP)
+        self._empty = gr.Textbox(EMPTY, show_label=False, interactive=False, visible=False, lines=2, elem_id="convert-empty")
         with gr.Row():
-            self._model = gr.Dropdown(label="Model", choices=[], interactive=True, scale=3, min_width=220,
-                                      elem_id="convert-model")
-            self._kind = gr.Dropdown(label="Type", choices=[], interactive=True, scale=5, min_width=220, elem_id="convert-kind")
-            self._name = gr.Textbox(label="Name of the new file", max_length=130, scale=3, min_width=220, elem_id="convert-name")
-        self._about = gr.Textbox(show_label=False, interactive=False, lines=1, max_lines=4, elem_id="convert-about")
-        self._start = gr.Button("Convert", variant="primary", elem_id="convert-start")
+            self._source = gr.Dropdown(label="From", choices=[], value=None, interactive=True, scale=3, min_width=220,
+                                       elem_id="convert-source")
+            self._target = gr.Dropdown(label="To", choices=[], value=None, interactive=True, scale=3, min_width=220,
+                                       elem_id="convert-target")
+        self._name = gr.Textbox(label="Name of the result", max_length=120, max_lines=1, elem_id="convert-name")
+        self._plan = gr.Textbox(label="What it takes", interactive=False, lines=1, max_lines=6, elem_id="convert-plan")
+        self._start = gr.Button("Start", variant="primary", elem_id="convert-start")
+        self._none = gr.Textbox(NOTHING, label="Conversions", interactive=False, lines=1, elem_id="conversions-none")
         self._slots = [_Slot(number) for number in range(SLOTS)]
+        with gr.Accordion("Log of the latest", open=False):
+            self._log = gr.Textbox(show_label=False, interactive=False, lines=6, max_lines=16, elem_id="convert-log")
+        # Before anybody wires: each tab that brings models fills what all of them list.
+        self._page.lists.append(([self._empty, self._source], self._listed))
 
     def build_side(self) -> None:
-        """Not a control: its value changes with each conversion that ends, and with it the lists of models on this page."""
+        """Not a control: its value changes with each conversion that ends, and with it the list of models on this page."""
         self._finished = gr.Textbox("0", visible="hidden", elem_id="conversions-finished")
 
     @property
     def outputs(self) -> list[Any]:
         """What `state` fills, in order."""
-        return [*self._choices, *self._shows]
+        return [self._empty, self._source, *self._chosen, *self._shows]
 
     @property
-    def _choices(self) -> list[Any]:
-        return [self._none, self._model, self._start, *self._details]
-
-    @property
-    def _details(self) -> list[Any]:
-        """What follows from the chosen model."""
-        return [self._kind, self._name, self._about]
-
-    @property
-    def _shows(self) -> list[Any]:
-        """What `_now` fills, in order."""
-        return [self._finished, *(output for slot in self._slots for output in slot.outputs)]
+    def _chosen(self) -> list[Any]:
+        """What `_choose` fills, in order."""
+        return [self._target, self._name, self._plan, self._start]
 
     async def state(self, _: str = "") -> list[Any]:
-        return [*await self._listed(), *await self._now()]
+        files = await self._conversions.sources()
+        first = _first(files)
+        return [gr.update(visible=not files), gr.update(choices=_labels(files), value=first), *await self._choose(first),
+                *await self._now()]
 
     def wire(self) -> None:
-        self._model.input(self._detail, [self._model], self._details, **QUIET)
-        self._kind.input(self._kind_chosen, [self._model, self._kind], [self._name, self._about], **QUIET)
-        self._start.click(self._begin, [self._model, self._kind, self._name], self._shows, **QUIET)
+        asked = [self._source, self._target]
+        self._source.input(self._choose, [self._source], self._chosen, **QUIET)
+        self._target.input(self._retarget, asked, [self._name, self._plan, self._start], **QUIET)
+        for event in (self._name.blur, self._name.submit):
+            event(self._rename, [*asked, self._name], [self._plan, self._start], **QUIET)
+        self._start.click(self._run_start, [*asked, self._name], [*self._shows, self._plan, self._start], **QUIET)
         for slot in self._slots:
             slot.cancel.click(self._cancel, [slot.id], self._shows, **QUIET)
         self._page.follows.append((self._shows, self._now))
         self._page.progress.append((self._shows, self._now))
-        self._page.lists.append((self._choices, self._listed))
-        lists = list(self._page.lists)
+        self._finished.change(self._rename, [*asked, self._name], [self._plan, self._start], **QUIET)
+        self._finished.change(self._models, None, [output for filled, _ in self._page.lists for output in filled], **QUIET)
 
-        async def read_anew() -> list[Any]:
-            return [value for _, make in lists for value in await make("")]
+    # Choosing
 
-        self._finished.change(read_anew, None, [output for outputs, _ in lists for output in outputs], **QUIET)
+    async def _choose(self, source: str | None) -> list[Any]:
+        """What the source can become, and what the usual choice takes."""
+        if not source:
+            return [gr.update(choices=[], value=None), "", "Choose a model first.", gr.update(interactive=False)]
+        try:
+            choices = await self._conversions.choices(source)
+        except AppError as error:
+            return [gr.update(choices=[], value=None), "", error.message, gr.update(interactive=False)]
+        first = choices[0][1] if choices else None
+        return [gr.update(choices=choices, value=first), *await self._retarget(source, first)]
+
+    async def _retarget(self, source: str | None, target: str | None) -> list[Any]:
+        if not source or not target:
+            return ["", "Choose a model and a type first.", gr.update(interactive=False)]
+        plan = await self._conversions.plan(source, target)
+        return [plan.name, *_plan_values(plan)]
+
+    async def _rename(self, source: str | None, target: str | None, name: str) -> list[Any]:
+        if not source or not target:
+            return [gr.skip(), gr.skip()]
+        return _plan_values(await self._conversions.plan(source, target, name))
 
     async def _listed(self, _: str = "") -> list[Any]:
-        """The models that can be converted; the first is chosen."""
-        files = convertible(await self._engine.files())
-        names = [file.name for file in files]
-        chosen = names[0] if names else None
-        return [gr.update(visible=not names), gr.update(choices=names, value=chosen), gr.update(interactive=bool(names)),
-                *await self._detail(chosen)]
+        """The models read anew; what is chosen stays."""
+        files = await self._conversions.sources()
+        return [gr.update(visible=not files), gr.update(choices=_labels(files))]
 
-    async def _detail(self, name: str | None) -> list[Any]:
-        """The types for a model, each with what it means."""
-        file = await self._file(name)
-        if file is None:
-            return [gr.update(choices=[], value=None), "", ""]
-        found = targets(file)
-        kind = next((one.kind for one in found if one.kind == DEFAULT), found[0].kind)
-        return [gr.update(choices=[(_label(one), one.kind) for one in found], value=kind), usual_name(file, kind),
-                await self._words(file, kind)]
+    # Conversions
 
-    async def _kind_chosen(self, name: str | None, kind: str | None) -> list[Any]:
-        file = await self._file(name)
-        if file is None or not kind:
-            return ["", ""]
-        return [usual_name(file, kind), await self._words(file, kind)]
-
-    async def _words(self, file: ModelFile, kind: str) -> str:
-        """What it will take, and where it goes."""
-        target = next(one for one in targets(file) if one.kind == kind)
-        free = await asyncio.to_thread(_free, self._conversions.models)
-        return (f"About {explain.size_words(target.size_bytes)} from {explain.size_words(file.size_bytes)}. It goes to "
-                f"{self._conversions.models}, where {explain.size_words(free)} are free.")
-
-    async def _begin(self, name: str | None, kind: str | None, target: str) -> list[Any]:
-        file = await self._file(name)
-        if file is None or not kind:
-            raise gr.Error("Choose a model and a type first.")
-        try:
-            self._conversions.start(file, kind, target or "")
-        except AppError as error:
-            raise gr.Error(error.message, print_exception=False) from error
-        return await self._now()
-
-    async def _cancel(self, id: str) -> list[Any]:
-        try:
-            self._conversions.cancel(id)
-        except AppError as error:
-            raise gr.Error(error.message, print_exception=False) from error
-        return await self._now()
+    @property
+    def _shows(self) -> list[Any]:
+        """What `_now` fills, in order."""
+        return [self._none, self._finished, self._log, *(output for slot in self._slots for output in slot.outputs)]
 
     async def _now(self, _: str = "") -> list[Any]:
         """Every conversion as it stands."""
-        jobs = self._conversions.list()[:SLOTS]
-        values = [value for number in range(SLOTS) for value in _slot_values(jobs[number] if number < len(jobs) else None)]
-        return [str(self._conversions.finished), *values]
+        states = self._conversions.list()
+        more = len(states) - SLOTS
+        line = f"{more} more are on the list; they are shown when others are taken off it." if more > 0 else NOTHING
+        slots = [value for number in range(SLOTS) for value in _slot_values(states[number] if number < len(states) else None)]
+        log = "\n".join(states[0].log[-LOG_SHOWN:]) if states else ""
+        return [gr.update(visible=not states or more > 0, value=line), str(self._conversions.finished), log, *slots]
 
-    async def _file(self, name: str | None) -> ModelFile | None:
-        return next((file for file in await self._engine.files() if file.name == name and not why_not(file)), None)
+    async def _run_start(self, source: str | None, target: str | None, name: str) -> list[Any]:
+        if not source or not target:
+            raise gr.Error("Choose a model and a type first.", print_exception=False)
+        try:
+            await self._conversions.start(source, target, name)
+        except AppError as error:
+            raise gr.Error(error.message, print_exception=False) from error
+        return [*await self._now(), "Under way; see below.", gr.update(interactive=True)]
+
+    async def _cancel(self, id: str) -> list[Any]:
+        try:
+            await self._conversions.cancel(id)
+        except AppError as error:
+            raise gr.Error(error.message, print_exception=False) from error
+        return await self._now()
+
+    async def _models(self) -> list[Any]:
+        """The lists of models, read anew."""
+        return [value for _, make in self._page.lists for value in await make("")]
 
 
-def _label(target: Target) -> str:
-    if target.kind == NF4:
-        return f"nf4: 4-bit of bitsandbytes, a folder for Transformers, about {explain.size_words(target.size_bytes)}"
-    found = explain.quantization(target.kind)
-    loss = f", {found.loss}" if found.loss else ""
-    return f"{target.kind}: {found.words}{loss}, about {explain.size_words(target.size_bytes)}"
+def _first(files: list[ModelFile]) -> str | None:
+    """The largest kind of what there is: it makes the best results."""
+    best = sorted(files, key=lambda file: file.format != "safetensors")
+    return best[0].name if best else None
 
 
-def _free(folder: Any) -> int:
-    """Bytes free on the folder's disk, also where the folder itself is not there yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+def _labels(files: list[ModelFile]) -> list[tuple[str, str]]:
+    return [(f"{file.name} ({file.quantization}, {explain.size_words(file.size_bytes)})", file.name) for file in files]
 
 
-def _slot_values(job: JobState | None) -> list[Any]:
-    if job is None:
-        return [gr.update(visible=False), "", gr.skip(), gr.skip(), gr.skip()]
-    percent = int(100 * job.fraction)
-    is_running = job.status == "running"
-    amount = f", {job.done} of {job.total} {job.unit}" if job.total else ""
-    head = {"running": f"{job.what or 'Starting'}{amount}", "done": job.what, "failed": job.what, "cancelled": "Cancelled."}
+def _plan_values(plan: Plan) -> list[Any]:
+    if not plan.size:
+        return [plan.problem, gr.update(interactive=False)]
+    meanwhile = f", and {explain.size_words(plan.scratch)} more while it is made" if plan.scratch else ""
+    words = f"About {explain.size_words(plan.size)}{meanwhile}; {explain.size_words(plan.free)} are free in {plan.place}."
+    return [f"{words}\n{plan.problem}".strip(), gr.update(interactive=not plan.problem)]
+
+
+def _slot_values(state: ConversionState | None) -> list[Any]:
+    if state is None:
+        return [gr.update(visible=False), "", *[gr.skip()] * 3]
+    percent = round(100 * state.fraction)
+    is_active = state.status in ("waiting", "running")
+    counted = f": {state.done} of {state.total} {state.unit}" if state.total and is_active else ""
+    head = state.status.capitalize()
     # Numbers of ours alone: a model's name never reaches HTML.
     bar = f'<progress class="download-bar" max="100" value="{percent}" aria-label="{percent} percent converted"></progress>'
-    return [gr.update(visible=True), job.id, gr.update(label=job.title, value=head[job.status]),
-            gr.update(visible=is_running, value=bar), gr.update(visible=is_running)]
+    return [gr.update(visible=True), state.id, gr.update(label=state.title, value=f"{head}\n{state.what}{counted}"),
+            gr.update(visible=is_active, value=bar), gr.update(value="Cancel" if is_active else "Remove from the list")]

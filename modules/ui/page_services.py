@@ -22,6 +22,7 @@ from ..store.cards import Cards
 from ..store.presets import Preset, Presets
 from .services import Chats, Runs
 
+ROOT = Path(__file__).resolve().parents[2]
 MAX_BUILD_REPORT = 100_000
 
 
@@ -39,7 +40,7 @@ class PageServices:
     saved_options: SavedOptions
     downloads: Downloads
     conversions: Conversions
-    build_report: Path
+    build_report: Path = ROOT / ".venv" / "llama_cpp_build.json"
 
     @property
     def chats(self) -> Chats:

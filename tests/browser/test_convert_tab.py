@@ -1,4 +1,4 @@
-"""A model quantized in the browser, as a person does it: choose, read what it takes, start, see it in the list; and cancel."""
+"""A smaller model from one of the list, as a person makes it, on a wide screen and on a phone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.running_app import RunningApp, wait_until
+from tests.running_app import RunningApp, wait_until, write_script
 from tests.tiny_models import tiny_hf
 
 from .test_axe import grave_problems
@@ -19,82 +19,124 @@ pytest.importorskip("llama_cpp")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("convert-tab") / "models"
-    for name in ("small", "other"):
-        tiny_hf(folder / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def app(models: Path) -> Iterator[RunningApp]:
-    with RunningApp(models.parent / "data", models, "--model", "none", "--own-models-only") as running:
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
+    folder = tmp_path_factory.mktemp("convert-tab")
+    write_script(folder / "models", "demo", "The end.")
+    for width in (1280, 390):
+        tiny_hf(folder / "models" / f"small{width}")
+    with RunningApp(folder / "data", folder / "models", "--model", "none") as running:
         yield running
 
 
 @pytest.fixture
 def open_page(app: RunningApp, browser: Any) -> Iterator[Any]:
     contexts: list[Any] = []
+    problems: list[str] = []
 
-    def open_one(width: int) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900})
+    def open_one(width: int, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
         page.goto(app.url)
         page.wait_for_function("window.pageFilled === true")
-        to_tab(page, "Convert")
         return page
 
     yield open_one
     for context in contexts:
         context.close()
+    assert not problems
 
 
 def choose(page: Any, selector: str, text: str) -> None:
     page.locator(f"{selector} input").click()
-    page.locator("ul[role=listbox] li, [role=option]").get_by_text(text).first.click()
+    page.locator(f"{selector} [role=option]").get_by_text(text).first.click()
+
+
+def name_of(page: Any) -> str:
+    return str(page.locator("#convert-name").get_by_role("textbox").input_value())
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_a_model_is_quantized_and_stands_in_the_list(open_page: Any, width: int) -> None:
+def test_choose_start_and_find_the_result_in_the_model_tab(open_page: Any, app: RunningApp, width: int) -> None:
     page = open_page(width)
-    choose(page, "#convert-model", "small")
-    wait_until(lambda: text_of_input(page, "#convert-name") == "small-Q4_K_M", what="the name that is proposed")
-    choose(page, "#convert-kind", "Q6_K: 6-bit, K-quant, hardly any loss")
-    wait_until(lambda: text_of_input(page, "#convert-name") == "small-Q6_K", what="the name for the other type")
-    assert "It goes to" in text_of(page, "#convert-about")
-    page.locator("#convert-name input, #convert-name textarea").fill(f"small-{width}-Q6_K")
-    page.locator("#convert-start").click()
-    wait_until(lambda: "bytes." in text_of(page, "#conversion-0"), what="the end of the conversion")
-    assert not grave_problems(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     to_tab(page, "Model")
-    wait_until(lambda: f"small-{width}-Q6_K" in option_texts(page, "#model-choice"), what="the new model in the list")
-
-
-def text_of_input(page: Any, selector: str) -> str:
-    return str(page.locator(f"{selector} input, {selector} textarea").first.input_value())
-
-
-def test_a_name_that_is_taken_is_said_and_what_was_typed_stays(open_page: Any, models: Path) -> None:
-    page = open_page(1280)
-    (models / "taken.gguf").write_bytes(b"")
-    choose(page, "#convert-model", "other")
-    page.locator("#convert-name input, #convert-name textarea").fill("taken")
+    page.locator("#model-choice").wait_for()
+    to_tab(page, "Convert")
+    choose(page, "#convert-source", f"small{width}")
+    wait_until(lambda: name_of(page) == f"small{width}-Q4_K_M", what="the usual name")
+    assert "4-bit, medium K-quant, small loss" in page.locator("#convert-target input").input_value()
+    assert "are free in" in text_of(page, "#convert-plan")
+    choose(page, "#convert-target", "Q2_K: 2-bit")
+    wait_until(lambda: name_of(page) == f"small{width}-Q2_K", what="the other name")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out at the side"
     page.locator("#convert-start").click()
-    page.get_by_text("taken.gguf is there already; choose another name").wait_for()
-    assert text_of_input(page, "#convert-name") == "taken"
-    (models / "taken.gguf").unlink()
+    slot = page.locator("#conversion-0 textarea")
+    wait_until(lambda: slot.is_visible() and slot.input_value().startswith("Done"), what="the end")
+    assert f"small{width}-Q2_K.gguf is in the list" in slot.input_value()
+    to_tab(page, "Model")
+    wait_until(lambda: f"small{width}-Q2_K" in option_texts(page, "#model-choice"), what="the model in the Model tab")
+    to_tab(page, "Convert")
+    page.get_by_role("button", name="Log of the latest").click()
+    wait_until(lambda: "blk." in text_of(page, "#convert-log"), what="the log")
+    page.locator("#conversion-cancel-0").click()
+    wait_until(lambda: not slot.is_visible(), what="an empty list")
 
 
-def test_without_a_model_to_convert_the_tab_says_what_it_takes(open_page: Any, models: Path) -> None:
-    for name in ("small", "other"):
-        shutil.move(models / name, models.parent / name)
-    try:
-        page = open_page(1280)
-        page.locator("#convert-none").wait_for()
-        assert "Qwen3" in text_of(page, "#convert-none")
+def test_a_reload_in_the_middle_shows_what_runs_and_a_cancel_leaves_nothing(open_page: Any, app: RunningApp) -> None:
+    """bitsandbytes takes seconds to come up, so that there is a middle."""
+    pytest.importorskip("bitsandbytes")
+    page = open_page(1280)
+    to_tab(page, "Convert")
+    choose(page, "#convert-source", "small1280")
+    choose(page, "#convert-target", "NF4")
+    wait_until(lambda: name_of(page) == "small1280-bnb-4bit", what="the name")
+    page.locator("#convert-start").click()
+    slot = page.locator("#conversion-0 textarea")
+    wait_until(lambda: slot.is_visible() and slot.input_value().startswith("Running"), what="the start")
+    page.reload()
+    page.wait_for_function("window.pageFilled === true")
+    to_tab(page, "Convert")
+    wait_until(lambda: slot.is_visible(), what="the conversion after the reload")
+    assert slot.input_value().startswith("Running")
+    page.locator("#conversion-cancel-0").click()
+    wait_until(lambda: slot.input_value().startswith("Cancelled"), what="the cancel")
+    models = app.data_dir.parent / "models"
+    assert not (models / "small1280-bnb-4bit").exists() and not (models / ".converting").exists()
+
+
+def test_a_name_that_is_taken_is_told_and_cannot_be_started(open_page: Any, app: RunningApp) -> None:
+    page = open_page(1280)
+    to_tab(page, "Convert")
+    choose(page, "#convert-source", "small390")
+    taken: Path = app.data_dir.parent / "models" / "taken.gguf"
+    taken.write_bytes(b"something")
+    page.locator("#convert-name").get_by_role("textbox").fill("taken")
+    page.locator("#convert-name").get_by_role("textbox").press("Enter")
+    wait_until(lambda: "There is a taken.gguf already" in text_of(page, "#convert-plan"), what="the reason")
+    assert page.locator("#convert-start").is_disabled()
+    page.locator("#convert-name").get_by_role("textbox").fill("../out")
+    page.locator("#convert-name").get_by_role("textbox").press("Enter")
+    wait_until(lambda: "cannot be a name" in text_of(page, "#convert-plan"), what="the refusal")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
+def test_axe_finds_nothing_grave(open_page: Any, width: int, scheme: str) -> None:
+    page = open_page(width, color_scheme=scheme, reduced_motion="reduce")
+    to_tab(page, "Convert")
+    page.locator("#convert-plan").wait_for()
+    page.get_by_role("button", name="Log of the latest").click()
+    assert grave_problems(page) == []
+
+
+def test_where_nothing_can_be_converted_it_says_so(tmp_path: Path, browser: Any) -> None:
+    write_script(tmp_path / "models", "demo", "The end.")
+    with RunningApp(tmp_path / "data", tmp_path / "models", "--model", "none") as running:
+        page = browser.new_page()
+        page.goto(running.url)
+        page.wait_for_function("window.pageFilled === true")
+        to_tab(page, "Convert")
+        wait_until(lambda: "no model here that could be converted" in text_of(page, "#convert-empty"), what="the empty state")
         assert page.locator("#convert-start").is_disabled()
-    finally:
-        for name in ("small", "other"):
-            shutil.move(models.parent / name, models / name)
+        page.close()
+    shutil.rmtree(tmp_path / "models")
