@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def gguf_of(folder: Path, path: Path, kind: str) -> Path:
     """Write the model in `folder` to `path` with matrices of this type, and return the path; raises RuntimeError."""
-    command = [sys.executable, "-m", "modules.models.convert", str(folder), str(path), "--type", kind, "--threads", "2"]
+    command = [sys.executable, "-m", "modules.models.convert", str(folder), str(path), "--type", kind]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{folder.name} could not be written as {kind}: {done.stderr[-2000:]}")
