@@ -26,12 +26,16 @@ Status = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be made. problem: why it cannot be, "" where nothing is known; size and free in bytes, 0 where unknown."""
+    """What would be made. problem: why it cannot be, "" where nothing is known; size and free in bytes, 0 where unknown.
+
+    memory: what it may take of the working memory, 0 where that is little.
+    """
 
     name: str
     size: int = 0
     scratch: int = 0
     free: int = 0
+    memory: int = 0
     place: str = ""
     problem: str = ""
 
@@ -108,7 +112,8 @@ class Conversions:
         except AppError as error:
             problem = error.message
         free = await asyncio.to_thread(lambda: shutil.disk_usage(made.path.parent).free)
-        return Plan(_stem(made.path), made.size, made.scratch, free, str(made.path.parent), problem)
+        memory = 0 if made.target.via == "gguf" else made.source.size_bytes
+        return Plan(_stem(made.path), made.size, made.scratch, free, memory, str(made.path.parent), problem)
 
     async def start(self, source: str, target: str, name: str = "") -> str:
         """Begin; returns the conversion's id. Raises NotFound, BadRequest, Conflict, LoadFailed, AppError for a full disk."""

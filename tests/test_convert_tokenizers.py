@@ -114,6 +114,8 @@ def test_sentence_piece_models_agree_to_the_id(tmp_path: Path, config: dict[str,
     tokenizer = getattr(transformers, config["tokenizer_class"]).from_pretrained(folder)
     tokenizer.save_pretrained(tmp_path / "saved")
     saved = folder_with(tmp_path / "fast", (tmp_path / "saved" / "tokenizer.json").read_text(), config)
+    fast = read_vocabulary(saved, 768)
+    assert (fast.bos_id, fast.eos_id, fast.add_bos) == (vocabulary.bos_id, vocabulary.eos_id, True)
     ours, theirs = ids_of(saved), [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
     # Where Transformers puts a space before a text it puts none before one that begins with a space; SentencePiece itself does.
     begun = [text.startswith(" ") and config is LLAMA for text in TEXTS]
@@ -150,6 +152,19 @@ def test_a_bpe_that_falls_back_to_bytes_and_is_no_sentence_piece_is_refused(tmp_
     del body["model"]["merges"][5]
     with pytest.raises(LoadFailed, match="merges otherwise"):
         read_vocabulary(folder_with(tmp_path / "odd", json.dumps(body), LLAMA), 768)
+
+
+@pytest.mark.parametrize("change", [
+    {"model": []}, {"model": {"type": "BPE", "vocab": ["a"]}}, {"model": {"type": "BPE", "vocab": {"a": "b"}}},
+    {"model": {"type": "BPE", "vocab": {"a": -1}}}, {"model": {"type": "BPE", "vocab": {"a": 10**9}}},
+    {"added_tokens": [{"id": 1}]}, {"added_tokens": 5}, {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]], "byte_fallback": True}},
+    {"pre_tokenizer": []}, {"post_processor": {"processors": 3}}, {"model": {"type": "WordPiece"}}])
+def test_a_broken_tokenizer_is_refused_in_words(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = tiny_hf(tmp_path / "model")
+    body = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(body | change))
+    with pytest.raises(LoadFailed):
+        read_vocabulary(folder, 768)
 
 
 @pytest.mark.parametrize("change", [

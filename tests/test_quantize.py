@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.gguf_quantize import quantize as by_llama_cpp
@@ -56,6 +57,16 @@ def test_every_type_equals_what_llama_cpp_makes_and_says_words(tmp_path: Path, f
     made = read_model(tmp_path / "ours.gguf")
     assert not made.problem and made.quantization == kind
     assert TARGETS[kind].words.partition(",")[0].endswith("bit")
+
+
+def test_q8_0_of_our_own_holds_the_same_weights_as_llama_cpps(tmp_path: Path, folder: Path, whole: Path) -> None:
+    """It is written without a file between; only the header differs."""
+    import gguf
+    by_llama_cpp(whole, tmp_path / "theirs.gguf", "Q8_0", 1)
+    make(folder, "q8_0", tmp_path / "ours.gguf")
+    ours, theirs = ({tensor.name: (tensor.tensor_type, tensor.data.tobytes()) for tensor in gguf.GGUFReader(path).tensors}
+                    for path in (tmp_path / "ours.gguf", tmp_path / "theirs.gguf"))
+    assert ours == theirs
 
 
 def test_a_file_of_half_precision_and_of_8_bits_can_be_made_smaller(tmp_path: Path) -> None:
@@ -107,6 +118,21 @@ def test_a_child_whose_parent_is_killed_ends_and_takes_its_work_with_it(tmp_path
     assert child.wait(60) == 1
     child.stdout.close()
     assert not work.exists()
+    clear(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_command_leaves_no_process_and_no_half_file(tmp_path: Path, folder: Path) -> None:
+    pytest.importorskip("bitsandbytes")  # it takes seconds to come up, so that there is a middle
+    words = ["-m", "modules.models.convert", str(folder), str(tmp_path / "x"), "--type", "nf4"]
+    command = subprocess.Popen([sys.executable, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert command.stderr and "Reading" in command.stderr.readline()
+    children = psutil.Process(command.pid).children()
+    command.kill()
+    command.wait()
+    command.stderr.close()
+    assert len(children) == 1 and psutil.wait_procs(children, 60)[1] == []
+    assert not (tmp_path / "x").exists() and not list((tmp_path / WORK).iterdir())
     clear(tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -45,7 +45,7 @@ def read_json(path: Path, limit: int = MAX_TOKENIZER_BYTES) -> dict[str, Any]:
         if size > limit:
             raise LoadFailed(f"{path.name} has {size} bytes; more than {limit} are not read. Is it the right file?")
         body = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LoadFailed(f"{path} cannot be read as JSON ({error}). The folder must hold a whole Hugging Face model.") from error
     if not isinstance(body, dict):
         raise LoadFailed(f"{path} is not a JSON object. The folder must hold a whole Hugging Face model.")
@@ -55,8 +55,16 @@ def read_json(path: Path, limit: int = MAX_TOKENIZER_BYTES) -> dict[str, Any]:
 def read_vocabulary(folder: Path, padded_size: int) -> Vocabulary:
     """The vocabulary of `folder`, padded with unused tokens to the `padded_size` rows that the embedding has.
 
-    From tokenizer.json, which is what Transformers reads; without one from tokenizer.model.
+    From tokenizer.json, which is what Transformers reads; without one from tokenizer.model. Raises LoadFailed.
     """
+    try:
+        return _read(folder, padded_size)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise LoadFailed(f"The tokenizer of {folder.name} is broken ({type(error).__name__}: {str(error)[:100]}); fetch it again."
+                         ) from error
+
+
+def _read(folder: Path, padded_size: int) -> Vocabulary:
     config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     if not (folder / "tokenizer.json").exists() and (folder / "tokenizer.model").exists():
         return _of_pieces(folder, config, padded_size)
@@ -122,8 +130,9 @@ def _special(config: dict[str, Any], tokens: list[str]) -> Callable[[str], int |
 def _pieces(body: dict[str, Any], padded_size: int) -> tuple[list[str], list[int]]:
     vocab: dict[str, int] = body["model"].get("vocab", {})
     added: list[dict[str, Any]] = body.get("added_tokens", [])
-    highest = max([*vocab.values(), *(int(item["id"]) for item in added)], default=-1)
-    if highest < 0 or max(highest + 1, padded_size) > MAX_VOCABULARY:
+    ids = [*vocab.values(), *(int(item["id"]) for item in added)]
+    highest = max(ids, default=-1)
+    if min(ids, default=-1) < 0 or max(highest + 1, padded_size) > MAX_VOCABULARY:
         raise LoadFailed(f"The vocabulary has ids up to {highest}; between 1 and {MAX_VOCABULARY} tokens can be converted.")
     if highest >= padded_size:
         raise LoadFailed(f"The tokenizer has {highest + 1} tokens, but the model's embedding only {padded_size} rows.")

@@ -179,7 +179,8 @@ def _plan_values(plan: Plan) -> list[Any]:
     if not plan.size:
         return [plan.problem, gr.update(interactive=False)]
     meanwhile = f", and {explain.size_words(plan.scratch)} more while it is made" if plan.scratch else ""
-    words = f"About {explain.size_words(plan.size)}{meanwhile}; {explain.size_words(plan.free)} are free in {plan.place}."
+    memory = f" It takes up to {explain.size_words(plan.memory)} of memory." if plan.memory else ""
+    words = f"About {explain.size_words(plan.size)}{meanwhile}; {explain.size_words(plan.free)} are free in {plan.place}.{memory}"
     return [f"{words}\n{plan.problem}".strip(), gr.update(interactive=not plan.problem)]
 
 
