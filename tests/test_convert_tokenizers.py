@@ -157,7 +157,8 @@ def test_a_bpe_that_falls_back_to_bytes_and_is_no_sentence_piece_is_refused(tmp_
 @pytest.mark.parametrize("change", [
     {"model": []}, {"model": {"type": "BPE", "vocab": ["a"]}}, {"model": {"type": "BPE", "vocab": {"a": "b"}}},
     {"model": {"type": "BPE", "vocab": {"a": -1}}}, {"model": {"type": "BPE", "vocab": {"a": 10**9}}},
-    {"added_tokens": [{"id": 1}]}, {"added_tokens": 5}, {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]], "byte_fallback": True}},
+    {"added_tokens": [{"id": 1}]}, {"added_tokens": 5},
+    {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]], "byte_fallback": True}},
     {"pre_tokenizer": []}, {"post_processor": {"processors": 3}}, {"model": {"type": "WordPiece"}}])
 def test_a_broken_tokenizer_is_refused_in_words(tmp_path: Path, change: dict[str, Any]) -> None:
     folder = tiny_hf(tmp_path / "model")
