@@ -10,8 +10,8 @@ from modules.core.errors import BadRequest
 from modules.core.options import flag_name, make_parser, read_settings, settings_path, variable_name
 from modules.core.settings import SETTING_KNOBS, Settings
 
-EXAMPLES: dict[str, tuple[str, object]] = {"float": ("12.5", 12.5), "int": ("3", 3), "bool": ("true", True), "str": ("some text", "some text"),
-                                           "list": ("one", ("one",))}
+EXAMPLES: dict[str, tuple[str, object]] = {"float": ("12.5", 12.5), "int": ("3", 3), "bool": ("true", True),
+                                           "str": ("some text", "some text"), "list": ("one", ("one",))}
 
 
 def test_nothing_given_is_the_defaults() -> None:
