@@ -122,8 +122,8 @@ def _free(draw: Draw) -> Document:
 
 
 KINDS: dict[str, tuple[float, Callable[[Draw], Document]]] = {
-    "memory": (0.37, _memory), "role": (0.22, _role), "shipped": (0.04, _shipped), "general": (0.14, _general),
-    "stories": (0.16, _stories), "sums": (0.05, _sums), "free": (0.02, _free)}
+    "memory": (0.31, _memory), "role": (0.23, _role), "shipped": (0.04, _shipped), "general": (0.15, _general),
+    "stories": (0.18, _stories), "sums": (0.07, _sums), "free": (0.02, _free)}
 Segments = tuple[tuple[float, Callable[[Chat], None]], ...]
 GENERAL_SEGMENTS: Segments = (
     (2.2, talk.small_talk), (1.6, knowledge.everyday_fact), (0.6, lists.listing), (0.8, lists.repeating), (0.6, lists.choosing),

@@ -40,11 +40,10 @@ class Draw:
         """A phrasing: every fourth of a list is held out, so that evaluation asks in sentences never trained on."""
         if len(frames) < MIN_SPLIT:
             return self.random.choice(frames)
-        n_held_out = len(frames) // 4
+        held_out = frames[3::4]
         if self.split == "held_out":
-            return frames[4 * self.random.randrange(n_held_out) + 3]
-        number = self.random.randrange(len(frames) - n_held_out)
-        return frames[number // 3 * 4 + number % 3]
+            return self.random.choice(held_out)
+        return self.random.choice([frame for i, frame in enumerate(frames) if i % 4 != 3])
 
     def word(self, choices: Sequence[str]) -> str:
         """A word from a wide list: every eighth is held out."""
@@ -75,13 +74,6 @@ class Draw:
     def name(self) -> str:
         """A name without a pronoun."""
         return self.person()[0]
-
-    def led(self, sentence: str, leads: Sequence[str], *, share: float, keeps: tuple[str, ...] = ("I ", "I'")) -> str:
-        """The sentence, in `share` of the calls behind a lead; its first letter is then small unless it begins with `keeps`."""
-        if not self.chance(share):
-            return sentence
-        lead = self.any(leads)
-        return lead + (sentence if sentence.startswith(keeps) or lead.endswith("? ") else sentence[0].lower() + sentence[1:])
 
     def invented(self) -> str:
         """A made-up small word of one to three syllables; the training part alone asks for them."""

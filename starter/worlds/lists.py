@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .. import words
-from ..alternatives import expanded
 from ..chat import Chat, Check, Turn
 from ..draw import Draw, a
 
@@ -12,13 +11,6 @@ CATEGORIES = {"animals": words.ANIMALS, "colours": words.COLOURS, "foods": words
     "hobbies": words.HOBBIES,
               "days of the week": words.DAYS, "months": words.MONTHS, "names": words.GIRLS + words.BOYS, "things": words.OBJECTS,
               "jobs": tuple(words.TRADES), "cities": tuple(words.CAPITALS.values()), "countries": tuple(words.CAPITALS)}
-
-
-_TIMES = ("(say|repeat|write) (the word |){w} {k} times", "(say|write) (the word |){w} {k} times over", "{k} times the word {w}",
-    "(say|repeat|write) {k} times (the word |){w}", "(say|repeat|write) it {k} times: {w}")
-SEVERAL_TIMES = expanded((*(f"{times}." for times in _TIMES), *(f"(Please|Now) {times}." for times in _TIMES),
-    *(f"(Can|Could|Will) you {times}?" for times in _TIMES if "times the" not in times),
-    *(f"{times}, please." for times in _TIMES)))
 
 
 def _and(items: list[str]) -> str:
@@ -56,9 +48,10 @@ def repeating(chat: Chat) -> None:
     draw = chat.draw
     if draw.chance(0.3):
         word, count = draw.value(words.OBJECTS), draw.random.randint(2, 4)
-        asked = draw.frame(SEVERAL_TIMES)
-        said = asked.format(w=word, k=NUMBERS[count])
-        chat.say(said[0].upper() + said[1:], ", ".join([word] * count) + ".", Check("repeat", ((word,),)))
+        asked = draw.frame(("Say {w} {k} times.", "Repeat the word {w} {k} times.", "Write {w} {k} times.",
+            "Please say {w} {k} times.", "Please repeat {w} {k} times.", "Can you say {w} {k} times?",
+            "Please write {w} {k} times."))
+        chat.say(asked.format(w=word, k=NUMBERS[count]), ", ".join([word] * count) + ".", Check("repeat", ((word,),)))
         return
     text = phrase(draw)
     asked = draw.frame(('Repeat after me: {p}', 'Say "{p}".', "Please repeat: {p}", 'Repeat this: "{p}"', "Say this: {p}",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from .. import words
 from ..chat import Chat, Check
 from ..draw import Draw, a
-from . import askings, tellings
 
 
 @dataclass(frozen=True)
@@ -250,23 +249,6 @@ def filled(frame: str, v: str, w: str) -> str:
     return text[0].upper() + text[1:] if frame[0] in "{" else text
 
 
-def _telling(draw: Draw, kind: str, v: str, w: str) -> str:
-    """A sentence that tells the fact: one of the list, or one put together from parts."""
-    if draw.chance(0.5):
-        return filled(draw.frame(FACTS[kind].told), v, w)
-    sentence = filled(draw.frame(tellings.TOLD[kind]), v, w)
-    if draw.chance(0.1):
-        sentence = sentence[:-1] + draw.any(tellings.TAILS) + "."
-    return draw.led(sentence, tellings.LEADS, share=0.25, keeps=("I ", "I'", v))
-
-
-def _asking(draw: Draw, kind: str, v: str, w: str) -> str:
-    """A question for the fact: one of the list, or one put together from parts."""
-    if draw.chance(0.5):
-        return filled(draw.frame(FACTS[kind].asked), v, w)
-    return draw.led(filled(draw.frame(askings.ASKED[kind]), v, w), askings.LEADS, share=0.2)
-
-
 def tell(chat: Chat, kinds: list[str] | None = None) -> None:
     """The person tells one fact, or two in one message; a kind told before is corrected by the new value."""
     draw = chat.draw
@@ -275,7 +257,7 @@ def tell(chat: Chat, kinds: list[str] | None = None) -> None:
     for kind in kinds:
         v, w = value_of(kind, draw)
         again = "Actually, " if kind in chat.told and draw.chance(0.6) else ""
-        sentence = _telling(draw, kind, v, w)
+        sentence = filled(draw.frame(FACTS[kind].told), v, w)
         said.append(again + (sentence[0].lower() + sentence[1:] if again and not sentence.startswith(("I", v)) else sentence))
         reply = filled(draw.any(FACTS[kind].heard), v, w)
         chat.told[kind], chat.told_at[kind] = (v, w), len(chat.turns)
@@ -288,7 +270,7 @@ def ask(chat: Chat) -> None:
     missing = [kind for kind in FACTS if kind not in chat.told]
     if missing and (not chat.told or draw.chance(0.06)):
         kind = draw.any(missing)
-        question = _asking(draw, kind, *value_of(kind, draw))
+        question = filled(draw.frame(FACTS[kind].asked), *value_of(kind, draw))
         chat.say(question, draw.any(UNKNOWN).format(u=FACTS[kind].unknown), Check("unknown", (("not told", "do not know"),)))
         return
     if len(chat.told) > 1 and draw.chance(0.05):
@@ -305,6 +287,6 @@ def ask_for(chat: Chat, kind: str) -> None:
     """The person asks for a fact that was told."""
     draw = chat.draw
     v, w = chat.told[kind]
-    question = _asking(draw, kind, v, w)
+    question = filled(draw.frame(FACTS[kind].asked), v, w)
     ago = len(chat.turns) - chat.told_at[kind]
     chat.say(question, filled(draw.any(FACTS[kind].recalled), v, w), Check("facts", ((v,),), turns_ago=ago))

@@ -127,9 +127,8 @@ TITLES = ("The {O} of {N}", "{N} and the {O}", "The {c} {O}", "A Story of {N}", 
 class Plot:
     """The chosen parts of one story; `fill` puts them into a frame."""
 
-    def __init__(self, draw: Draw, *, is_named: bool = True) -> None:
-        """Where the person gives no name the hero has a common one: an invented name is to be copied, never to be made up."""
-        self.name, pronoun = draw.person() if is_named else draw.person(invented=0)
+    def __init__(self, draw: Draw) -> None:
+        self.name, pronoun = draw.person()
         self.subject = draw.any(sorted(SUBJECTS))
         self.thing = draw.value(words.OBJECTS)
         self.twist = draw.any(sorted(TWISTS))
@@ -172,22 +171,23 @@ def tell(draw: Draw, plot: Plot, *, has_twist: bool = True) -> str:
 
 def story(chat: Chat, *, is_full: bool | None = None) -> None:
     """A story asked for in a chat; full requests name subject, name, object and twist. Told plainly, not in the persona's way."""
-    draw = chat.draw
+    draw, plot = chat.draw, Plot(chat.draw)
     is_full = draw.chance(0.6) if is_full is None else is_full
-    frame = draw.frame(REQUESTS if is_full else SHORT_REQUESTS)
-    plot = Plot(draw, is_named="{n}" in frame)
     shown = tuple(plot.fill(word) for word in TWISTS[plot.twist][2])
     if is_full:
+        request = plot.fill(draw.frame(REQUESTS))
         check = Check("story", ((plot.name,), (plot.thing,), shown))
     else:
+        frame = draw.frame(SHORT_REQUESTS)
+        request = plot.fill(frame)
         check = Check("short_story", tuple((value,) for slot, value in (("{n}", plot.name), ("{ao}",
             plot.thing)) if slot in frame))
-    chat.turns.append(Turn(plot.fill(frame), tell(draw, plot, has_twist=is_full or draw.chance(0.7)), check))
+    chat.turns.append(Turn(request, tell(draw, plot, has_twist=is_full or draw.chance(0.7)), check))
 
 
 def free_text(draw: Draw) -> str:
     """A story as plain text, sometimes under a title, for the notebook."""
-    plot = Plot(draw, is_named=False)
+    plot = Plot(draw)
     text = tell(draw, plot, has_twist=draw.chance(0.8))
     if draw.chance(0.3):
         text = plot.fill(draw.frame(TITLES)) + "\n\n" + text
