@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modules.models.architectures import LAYER as LAYER_NAMES
+from modules.models.architectures import ARCHITECTURES
 from modules.models.convert import convert
 
 from .tiny_models import HEADS, KV_HEADS
@@ -64,7 +64,8 @@ def gguf_adapter(folder: Path, path: Path, **keys: Any) -> Path:
         if side == "lora_B" and part in ("q_proj", "k_proj"):
             heads = HEADS if part == "q_proj" else KV_HEADS
             tensor = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(tensor.shape)
-        writer.add_tensor(f"blk.{layer}.{LAYER_NAMES[f'{block}.{part}']}.weight.{side.lower()}", np.ascontiguousarray(tensor))
+        matrix = ARCHITECTURES["LlamaForCausalLM"].layer[f"{block}.{part}"]
+        writer.add_tensor(f"blk.{layer}.{matrix}.weight.{side.lower()}", np.ascontiguousarray(tensor))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -105,6 +105,30 @@ def test_a_reload_in_the_middle_shows_what_runs_and_a_cancel_leaves_nothing(open
     assert not (models / "small1280-bnb-4bit").exists() and not (models / ".converting").exists()
 
 
+@pytest.mark.parametrize("way", ["kill", "stop"])
+def test_an_app_that_ends_in_the_middle_leaves_no_process_and_no_half_model(tmp_path: Path, browser: Any, way: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    models = tmp_path / "models"
+    tiny_hf(models / "small")
+    with RunningApp(tmp_path / "data", models, "--model", "none") as running:
+        page = browser.new_page()
+        page.goto(running.url)
+        page.wait_for_function("window.pageFilled === true")
+        to_tab(page, "Convert")
+        choose(page, "#convert-source", "small")
+        choose(page, "#convert-target", "NF4")
+        wait_until(lambda: name_of(page) == "small-bnb-4bit", what="the name")
+        page.locator("#convert-start").click()
+        wait_until(lambda: text_of(page, "#conversion-0").startswith("Running"), what="the start")
+        assert any("modules.models.make_child" in process.cmdline() for process in running.family())
+        page.close()
+        running.kill() if way == "kill" else running.stop()
+        wait_until(lambda: not running.family(), what="the end of its processes")
+    assert not list(models.glob("small-*")) and not list((models / ".converting").glob("*"))
+    with RunningApp(tmp_path / "data", models, "--model", "none"):
+        assert [path.name for path in models.iterdir()] == ["small"]
+
+
 def test_a_name_that_is_taken_is_told_and_cannot_be_started(open_page: Any, app: RunningApp) -> None:
     page = open_page(1280)
     to_tab(page, "Convert")
