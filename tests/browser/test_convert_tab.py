@@ -133,6 +133,7 @@ def test_a_name_that_is_taken_is_told_and_cannot_be_started(open_page: Any, app:
     page = open_page(1280)
     to_tab(page, "Convert")
     choose(page, "#convert-source", "small390")
+    wait_until(lambda: name_of(page) == "small390-Q4_K_M", what="the usual name, which would take the typed one's place")
     taken: Path = app.data_dir.parent / "models" / "taken.gguf"
     taken.write_bytes(b"something")
     page.locator("#convert-name").get_by_role("textbox").fill("taken")
