@@ -70,7 +70,10 @@ def memory(app: RunningApp) -> int:
     """
     total = 0
     for process in app.family():
-        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        try:
+            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended since the family was asked for
         total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
     return total * 1024
 
