@@ -148,12 +148,8 @@ def _downloads(settings: Settings, data_dir: Path, folders: list[Path], jobs: Jo
     token = HubToken(data_dir / TOKEN_FILE, settings.hub_token)
     is_offline = settings.offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in TRUE
     hub = Hub(settings.hub_url or os.environ.get("HF_ENDPOINT") or HUGGING_FACE, token.get, is_offline=is_offline)
-    return Downloads(hub, jobs, _first(folders, data_dir), token)
-
-
-def _first(folders: list[Path], data_dir: Path) -> Path:
-    """Where new models go."""
-    return Path(os.path.abspath((folders or [data_dir / "models"])[0]))
+    folder = Path(os.path.abspath((folders or [data_dir / "models"])[0]))
+    return Downloads(hub, jobs, folder, token)
 
 
 def make_services(settings: Settings, root: Path) -> Services:

@@ -120,9 +120,6 @@ class Notebook:
             raise
 
     async def _begin(self, state: Session, saved: Document, run_id: str) -> Continuation:
-        await self._engine.rouse(state.model)
-        model = state.model if any(held.name == state.model for held in self._engine.models) else ""
-        self._engine.held(model)
         header = {"document": saved.id, "base": saved.version, "owner": LOCAL, "instance": self._instance}
         writer = self._writers[run_id] = await asyncio.to_thread(self._store.journal.open, run_id, header)
 
@@ -135,10 +132,13 @@ class Notebook:
                 ending = _Ending(saved, run.id, saved.text + run.text(), writer)
                 self._savings.begin(self._save_run(ending), f"save {run.id}")
 
-        request = Request(state.generation_params(), text=saved.text, model=model, owner=LOCAL, cache_key=f"document {saved.id}",
-                          truncate=True, control=True)
+        def request() -> Request:
+            model = state.model if any(held.name == state.model for held in self._engine.models) else ""
+            return Request(state.generation_params(), text=saved.text, model=model, owner=LOCAL,
+                           cache_key=f"document {saved.id}", truncate=True, control=True)
+
         try:
-            self._engine.start(request, listener=listener, run_id=run_id)
+            self._engine.start_for(state.model, request, listener=listener, run_id=run_id)
         except BaseException:
             self._writers.pop(run_id, None)
             await asyncio.to_thread(writer.close, delete=True)

@@ -123,11 +123,10 @@ class Replies:
                 task.add_done_callback(lambda _: self._endings.pop(node.id))
 
         try:
-            await self._engine.rouse(by or state.model)
-            request = self.request(state, path, opening, going_on=going_on, by=by)
             header = {"node": node.id, "conversation": node.conversation, "instance": self._instance}
             stream.writer = self._writers[run_id] = await asyncio.to_thread(self._journal.open, run_id, header)
-            self._engine.start(request, listener=listener, run_id=run_id)
+            self._engine.start_for(by or state.model, lambda: self.request(state, path, opening, going_on=going_on, by=by),
+                                   listener=listener, run_id=run_id)
         except AppError as error:
             self._writers.pop(run_id, None)
             return Reply(await self._finish(stream, "failed", "error", (), {"error": error.message, "code": error.code}), "")

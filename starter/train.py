@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import drills, forward, head_start
+from . import forward, head_start
 from . import tokenizer as tokens
-from .corpus import document
+from .batches import CONTEXT, EARLY_CHUNKS, Position, Source, batches
 
 if TYPE_CHECKING:
     import torch
@@ -23,16 +21,14 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 ROOT = Path(__file__).parents[1]
-CONTEXT = 2048
 LOG_EVERY = 25
 FALL = 0.6  # the share of the steps in which the rate falls
 LOOKING = ("q_proj.weight", "k_proj.weight")
 LOOKING_SHARE = 0.35  # with the rate of the others attention was one-hot in every layer after 700 steps
 # These begin with rows of length 1: from Transformers' 0.02 attention was still uniform after 100 steps.
 WIDE = (*LOOKING, "v_proj.weight", "gate_proj.weight", "up_proj.weight")
-EARLY_CHUNKS = 4  # the first chunks have many drills in copying, the later ones few
-EARLY_DRILLS, LATER_DRILLS = 1000, 120  # a chunk
-CHUNK = 768  # documents sorted by length together: enough that a batch's rows are almost of one length
+LAYERS = "model.layers."
+ADDING = ("o_proj.weight", "down_proj.weight")  # what a layer adds comes out of these; at zero it adds nothing
 
 
 @dataclass(frozen=True)
@@ -53,13 +49,9 @@ class Plan:
     layers: int = 6
     vocabulary: int = tokens.VOCABULARY
 
-
-@dataclass(frozen=True)
-class Position:
-    """Where in the corpus a run stands: the next batch of the next chunk."""
-
-    chunk: int = 0
-    batch: int = 0
+    @property
+    def source(self) -> Source:
+        return Source(self.seed, self.batch_tokens)
 
 
 def build(plan: Plan) -> LlamaForCausalLM:
@@ -81,36 +73,6 @@ def build(plan: Plan) -> LlamaForCausalLM:
     if plan.layers > 1:
         head_start.heads(model, common)
     return model
-
-
-def batches(tokenizer: Tokenizer, plan: Plan, start: Position) -> Iterator[tuple[Position, torch.Tensor, torch.Tensor]]:
-    """Batches of (ids, weights), both (rows, length), and the position after each.
-
-    A row is one whole document and nothing else, as a chat meets the model in use: no text of another is in sight.
-    """
-    import torch
-
-    chunk = start.chunk
-    while True:
-        encoded = [tokens.encode(tokenizer, document(plan.seed, chunk * CHUNK + i, "train")) for i in range(CHUNK)]
-        n_drills = EARLY_DRILLS if chunk < EARLY_CHUNKS else LATER_DRILLS
-        shares = drills.frequencies(encoded, plan.vocabulary)
-        encoded += drills.drills(f"{plan.seed}/{chunk}", n_drills, shares, tokenizer)
-        encoded.sort(key=lambda item: len(item[0]))
-        groups: list[list[tuple[list[int], list[float]]]] = [[]]
-        for ids, weights in encoded:
-            if (len(groups[-1]) + 1) * min(len(ids), CONTEXT) > plan.batch_tokens and groups[-1]:
-                groups.append([])
-            groups[-1].append((ids[:CONTEXT], weights[:CONTEXT]))
-        random.Random(f"{plan.seed}/{chunk}").shuffle(groups)
-        for number, group in enumerate(groups):
-            if chunk == start.chunk and number < start.batch:
-                continue
-            length = -(-max(len(ids) for ids, _ in group) // 32) * 32
-            ids_rows = [ids + [tokens.END_OF_TEXT] * (length - len(ids)) for ids, _ in group]
-            weight_rows = [weights + [0.0] * (length - len(weights)) for _, weights in group]
-            yield Position(chunk, number + 1), torch.tensor(ids_rows), torch.tensor(weight_rows)
-        chunk += 1
 
 
 def optimizers(model: LlamaForCausalLM, plan: Plan) -> list[torch.optim.Optimizer]:
@@ -138,30 +100,48 @@ def share_of_rate(plan: Plan, step: int) -> float:
 
 
 def fill(model: LlamaForCausalLM, folder: Path) -> None:
-    """Give the model the weights of an exported folder; raises ValueError where they are of another shape."""
+    """Give the model the weights of an exported folder, which may have fewer layers; raises ValueError where the rest differs.
+
+    Layers that the folder lacks are spread among its own, each a copy of the one before it that adds nothing at first (block
+    expansion, Wu et al. 2024, "LLaMA Pro"), so that the deeper model begins where the other ended.
+    """
+    import torch
     from transformers import LlamaForCausalLM
 
-    found = LlamaForCausalLM.from_pretrained(folder, dtype="float32").state_dict()
-    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
-    if {name: weight.shape for name, weight in found.items()} != shapes:
-        raise ValueError(f"The weights in {folder} are of another shape than the plan's. Repeat the options they were made with.")
-    model.load_state_dict(found)
+    given = LlamaForCausalLM.from_pretrained(folder, dtype="float32")
+    n_given, n_layers = given.config.num_hidden_layers, model.config.num_hidden_layers
+    sources = [number * n_given // n_layers for number in range(n_layers)]
+    found = given.state_dict()
+    wanted = {name: weight.shape for name, weight in model.state_dict().items()}
+    filled: dict[str, torch.Tensor] = {}
+    for name in wanted:
+        head, _, rest = name.removeprefix(LAYERS).partition(".")
+        source = f"{LAYERS}{sources[int(head)]}.{rest}" if name.startswith(LAYERS) else name
+        is_again = name.startswith(LAYERS) and int(head) > 0 and sources[int(head)] == sources[int(head) - 1]
+        if source not in found or found[source].shape != wanted[name] or n_given > n_layers:
+            raise ValueError(f"The weights in {folder} are of another shape than the plan's. Repeat the options they were made "
+                             "with; only more layers can be added.")
+        filled[name] = torch.zeros_like(found[source]) if is_again and rest.endswith(ADDING) else found[source]
+    model.load_state_dict(filled)
 
 
 class Run:
     """A training run: weights, optimizers and how far it is; one thread owns it."""
 
-    def __init__(self, plan: Plan, path: Path, *, weights: Path | None = None, is_compiled: bool = True) -> None:
+    def __init__(self, plan: Plan, path: Path, *, weights: Path | None = None, device: str = "cpu",
+                 is_compiled: bool = True) -> None:
         """Go on from the checkpoint at `path`, or begin: with the weights of the Hugging Face folder `weights`, or anew.
+
+        device: as torch names it; a checkpoint goes on on any.
 
         Raises ValueError where the checkpoint or the folder is of another plan.
         """
         import torch
 
-        self.plan, self.path = plan, path
-        self.model = build(plan).train()
+        self.plan, self.path, self.device = plan, path, device
+        self.model = build(plan).train().to(device)
         self.weights = forward.weights_of(self.model)
-        self.turns = forward.rotations(self.model.config, CONTEXT)
+        self.turns = tuple(table.to(device) for table in forward.rotations(self.model.config, CONTEXT))
         self.loss = torch.compile(forward.loss, dynamic=True) if is_compiled else forward.loss
         self.optimizers = optimizers(self.model, plan)
         self.rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
@@ -171,7 +151,7 @@ class Run:
                 fill(self.model, weights)
                 self.position = Position(EARLY_CHUNKS)
             return
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=device)
         if {**state["plan"], "steps": plan.steps} != asdict(plan):
             raise ValueError(f"{path} belongs to another plan ({state['plan']}). Move it away or repeat its options.")
         self.model.load_state_dict(state["model"])
@@ -181,8 +161,8 @@ class Run:
             state["step"], Position(**state["position"]), state["seconds"], state["tokens"])
         print(f"resuming at step {self.step}", flush=True)
 
-    def advance(self, position: Position, ids: torch.Tensor, weights: torch.Tensor) -> float:
-        """One step on one batch; returns its loss."""
+    def advance(self, position: Position, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """One step on one batch; returns its loss, a number on the device: reading it waits for the step."""
         import torch
 
         share = share_of_rate(self.plan, self.step)
@@ -191,14 +171,15 @@ class Run:
         shares = weights[:, 1:].flatten()
         places = shares.nonzero().flatten()
         flat = places // (ids.shape[1] - 1) * ids.shape[1] + places % (ids.shape[1] - 1)  # among all tokens, not all but the last
-        loss = self.loss(self.weights, self.model.config, self.turns, ids, flat, ids.flatten()[flat + 1], shares[places])
+        given = (each.to(self.device) for each in (ids, flat, ids.flatten()[flat + 1], shares[places]))
+        loss = self.loss(self.weights, self.model.config, self.turns, *given)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step, self.position, self.tokens = self.step + 1, position, self.tokens + ids.numel()
-        return float(loss.item())
+        return loss.detach()
 
     def save(self) -> None:
         """Write the checkpoint so that a kill at any moment leaves the old or the new one whole."""
@@ -214,32 +195,37 @@ class Run:
         part.replace(self.path)
 
 
-def train(plan: Plan, work: Path, *, threads: int, save_every: int, weights: Path | None = None,
-          is_compiled: bool = True) -> Run:
-    """Run the plan to its end, or what is left of it; prints the mean loss of the last LOG_EVERY steps, and speed."""
+def train(plan: Plan, work: Path, *, threads: int, save_every: int, weights: Path | None = None, device: str = "cpu",
+          processes: int = 0, is_compiled: bool = True) -> Run:
+    """Run the plan to its end, or what is left of it; prints the mean loss of the last LOG_EVERY steps, and speed.
+
+    processes: see `batches.batches`. On a GPU matrices are multiplied in TensorFloat-32.
+    """
     import torch
 
     torch.set_num_threads(threads)
-    tokenizer = tokens.load_tokenizer(work / "tokenizer.json", plan.seed)
-    run = Run(plan, work / "checkpoint.pt", weights=weights, is_compiled=is_compiled)
-    losses: list[float] = []
+    torch.set_float32_matmul_precision("highest" if device == "cpu" else "high")
+    tokens.load_tokenizer(work / "tokenizer.json", plan.seed)
+    run = Run(plan, work / "checkpoint.pt", weights=weights, device=device, is_compiled=is_compiled)
+    losses: list[torch.Tensor] = []
     since, tokens_then = time.monotonic(), run.tokens
-    for position, ids, weights in batches(tokenizer, plan, run.position):
+    for position, ids, shares in batches(work / "tokenizer.json", plan.source, run.position, processes=processes):
         if run.step >= plan.steps:
             break
-        losses.append(run.advance(position, ids, weights))
+        losses.append(run.advance(position, ids, shares))
         is_last = run.step == plan.steps
         if run.step % LOG_EVERY == 0 or is_last:
+            loss = float(torch.stack(losses).mean())
             passed = time.monotonic() - since
             run.seconds += passed
-            print(f"step {run.step}/{plan.steps}  loss {sum(losses) / len(losses):.4f}  "
+            print(f"step {run.step}/{plan.steps}  loss {loss:.4f}  "
                   f"{(run.tokens - tokens_then) / passed:.0f} tokens/s  "
                   f"{run.tokens / 1e6:.2f} M tokens  {run.seconds / 60:.1f} min", flush=True)
             losses.clear()
             since, tokens_then = time.monotonic(), run.tokens
         if run.step % save_every == 0 or is_last:
             run.save()
-    run.model.eval()
+    run.model.cpu().eval()
     return run
 
 
@@ -265,14 +251,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "starter", help="where tokenizer and checkpoint live")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "starter" / "model", help="the Hugging Face folder to write")
     parser.add_argument("--weights", type=Path, help="a Hugging Face folder to begin with where there is no checkpoint")
+    parser.add_argument("--device", default="cpu", help="as PyTorch names it: cpu, cuda, mps")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=0, help="make the text in so many processes beside; for GPUs")
     parser.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
     options = parser.parse_args()
     plan = Plan(**{name: getattr(options, name) for name in asdict(plan)})
     if options.weights is not None and not (options.work / "tokenizer.json").exists():
         options.work.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(options.weights / "tokenizer.json", options.work / "tokenizer.json")
-    run = train(plan, options.work, threads=options.threads, save_every=options.save_every, weights=options.weights)
+    run = train(plan, options.work, threads=options.threads, save_every=options.save_every, weights=options.weights,
+                device=options.device, processes=options.processes)
     export(run.model, tokens.load_tokenizer(options.work / "tokenizer.json", plan.seed), options.out)
     (options.work / "training.json").write_text(json.dumps({
         **asdict(plan), "tokens": run.tokens, "seconds": run.seconds, "parameters": run.model.num_parameters()}), "utf-8")

@@ -15,9 +15,10 @@ from modules.core.loader import LoaderSpec, ModelFile
 from modules.engine import Engine
 from modules.models import memory
 from modules.models.catalog import Catalog
-from modules.models.forecast import forecast, kv_bytes_per_token
+from modules.models.forecast import computes_bfloat16, dtype_of, forecast, kv_bytes_per_token
 
-from .tiny_models import tiny_gguf
+from .running_app import ROOT
+from .tiny_models import tiny_gguf, tiny_hf
 
 GB = 1 << 30
 LLAMA = ModelFile("l", "l", "gguf", 5 * GB, "llama", 8_000_000_000, 131_072, layers=32, kv_heads=8, head_dim=128)
@@ -65,6 +66,21 @@ def test_a_processor_without_bfloat16_takes_twice_as_much(monkeypatch: pytest.Mo
     assert forecast(file, {"dtype": "auto"}).weights_bytes == 4 * file.n_params
 
 
+@pytest.mark.parametrize("asked", ["auto", "bfloat16", "float32"])
+def test_the_loader_chooses_the_number_format_that_was_forecast(tmp_path: Path, asked: str) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import AutoConfig
+
+    from loaders.transformers_parts.checkpoint import inspect
+    from loaders.transformers_parts.model import choose_dtype
+
+    assert computes_bfloat16() == (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    for folder in (tiny_hf(tmp_path / "tiny"), ROOT / "models" / "starter"):
+        file = Catalog([folder.parent]).find(folder.name)
+        chosen = choose_dtype(asked, inspect(str(folder)), AutoConfig.from_pretrained(folder), "cpu")
+        assert str(chosen) == f"torch.{dtype_of(file, {'dtype': asked})}"
+
+
 def test_scores_count_where_attention_is_not_flash() -> None:
     file = replace(LLAMA, heads=32, hidden_size=4096, feed_forward=14_336)
     plain = forecast(file, {"context": 8192, "flash_attention": "off"}).compute_bytes
@@ -79,11 +95,11 @@ async def test_what_a_loaded_model_takes_is_measured_without_its_libraries(tmp_p
         small = await engine.load("tiny", options={"context": 1024, "threads": 1})
         assert small.facts.base_bytes > 10_000_000, "Python, llama.cpp"
         kv_bytes = 2 * 1024 * small.file.layers * small.file.kv_heads * small.file.head_dim * 2
-        taken = await engine.measured(small)
+        taken = await small.measured()
         assert path.stat().st_size / 2 + kv_bytes / 2 < taken < path.stat().st_size + kv_bytes + 40_000_000
         assert small.forecast_bytes == forecast(small.file, small.options).total_bytes
         large = await engine.load("tiny", options={"context": 65_536, "threads": 1})
-        assert 0.8 < (await engine.measured(large) - taken) / (63 * kv_bytes) < 1.2
+        assert 0.8 < (await large.measured() - taken) / (63 * kv_bytes) < 1.2
     finally:
         await engine.close()
 

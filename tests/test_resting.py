@@ -10,13 +10,13 @@ import pytest
 
 from modules import registry
 from modules.core.errors import NoModel, NotFound
-from modules.core.events import Finished
+from modules.core.events import Finished, Loading
 from modules.core.settings import Settings
 from modules.engine import Engine
 from modules.models.adapters import AdapterCatalog
 from modules.models.catalog import Catalog
 
-from .echo_models import echo_engine, say
+from .echo_models import EchoCatalog, echo_engine, say
 from .test_chat import TAB, desk
 from .test_engine import read, until
 from .tiny_adapters import gguf_adapter, peft_adapter
@@ -102,3 +102,30 @@ async def test_adapters_come_back_with_the_model_that_rested(tmp_path: Path) -> 
         assert [(one.name, one.weight) for one in (await engine.awake()).adapters] == [("tint", 0.5)]
     finally:
         await engine.close()
+
+
+async def test_a_reply_is_there_while_its_model_comes_back_and_can_be_stopped_then(tmp_path: Path) -> None:
+    async with desk(tmp_path, idle_unload=SOON, script="Here I am.", load_seconds=0.5, load_steps=10) as it:
+        await until(lambda: it.engine.resting == ["echo"])
+        view = await it.chat.view(TAB)
+        turn = await it.chat.send(TAB, "Are you there?", conversation=view.conversation, under=view.head)
+        assert turn.reply is not None and it.engine.resting == ["echo"]
+        run = it.engine.run(turn.run)
+        await until(lambda: any(isinstance(event, Loading) and event.fraction > 0 for event in run.events))
+        run.cancel()
+        stopped = await it.saved(turn.reply)
+        assert (stopped.status, stopped.message.text) == ("stopped", "")
+        await until(lambda: bool(it.engine.models))
+        assert not it.engine.held().runs and run.request.messages == ()
+        await until(lambda: it.engine.resting == ["echo"])
+        reply = await it.say("And now?")
+        assert (reply.status, reply.message.text, reply.model) == ("complete", "Here I am.", "echo")
+
+
+async def test_a_model_that_cannot_come_back_fails_the_reply_with_the_reason(tmp_path: Path) -> None:
+    async with desk(tmp_path, idle_unload=SOON) as it:
+        await until(lambda: it.engine.resting == ["echo"])
+        it.engine.catalog = EchoCatalog("other")  # type: ignore[assignment]
+        reply = await it.say("Are you there?")
+        assert reply.status == "failed" and "echo" in reply.stats["error"]
+        assert (await it.chat.view(TAB)).path[0].message.text == "Are you there?"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ import pytest
 
 from modules.core.character import Character
 from modules.text.character_text import character_messages
-from starter import drills, forward, judge, words
+from starter import judge, words
 from starter import tokenizer as tokens
 from starter.chat import Check
 from starter.corpus import document, documents
 from starter.draw import Draw, is_held_out_name
 from starter.evaluate import HANDWRITTEN, KEYS, evaluate, held_out_questions, speaking
 from starter.speaker import Reply, TransformersSpeaker
-from starter.train import Plan, Position, Run, batches, build, train
 from starter.worlds import cards, limits, memory, stories
 
 FOLDER = Path(__file__).parents[1] / "models" / "starter"
@@ -137,113 +135,6 @@ def test_training_spells_a_chat_exactly_as_the_template_renders_it(hf_tokenizer:
             ids, weights = tokens.encode(raw, made)
             assert ids == hf_tokenizer.apply_chat_template(made.messages(), tokenize=True, return_dict=False)
             assert len(weights) == len(ids)
-
-
-def shipped_vocabulary() -> int:
-    """Tokens of the model in models/starter, which an earlier version of this code made."""
-    return int(json.loads((FOLDER / "config.json").read_text("utf-8"))["vocab_size"])
-
-
-def test_a_run_that_is_cut_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
-    import torch
-
-    plan = Plan(steps=4, batch_tokens=256, warmup=2, feed_forward=256, layers=1, vocabulary=shipped_vocabulary())
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-        shutil.copy(FOLDER / "tokenizer.json", tmp_path / name)
-    whole = train(plan, tmp_path / "whole", threads=1, save_every=100, is_compiled=False)
-    run = Run(plan, tmp_path / "cut" / "checkpoint.pt", is_compiled=False)
-    tokenizer = tokens.load_tokenizer(tmp_path / "cut" / "tokenizer.json", plan.seed)
-    for position, ids, weights in islice(batches(tokenizer, plan, Position()), 2):
-        run.advance(position, ids, weights)
-    run.save()
-    resumed = train(plan, tmp_path / "cut", threads=1, save_every=100, is_compiled=False)
-    for (name, expected), (_, got) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
-        assert torch.equal(expected, got), name
-
-
-def test_the_training_pass_gives_the_logits_of_transformers() -> None:
-    """Two rows of other lengths, padded to the right; float32 sums in another order differ by about 1e-6."""
-    import torch
-
-    run = Run(Plan(feed_forward=256, layers=2), Path("none"), is_compiled=False)
-    for weight in run.model.parameters():  # the first weights let no layer but two heads add anything
-        torch.nn.init.normal_(weight.data, 0.0, 0.05, torch.Generator().manual_seed(weight.numel()))
-    ids = torch.randint(3, tokens.VOCABULARY, (2, 33), generator=torch.Generator().manual_seed(1))
-    ids[1, 20:] = tokens.END_OF_TEXT
-    places = torch.tensor([0, 7, 32, 33, 40, 52])
-    with torch.no_grad():
-        hidden = forward.states(run.weights, run.model.config, run.turns, ids, places)
-        ours = torch.nn.functional.linear(hidden, run.weights["model.embed_tokens.weight"])
-        theirs = run.model(input_ids=ids).logits.flatten(0, 1)[places]
-    assert torch.allclose(ours, theirs, atol=1e-4)
-
-
-def test_first_weights_already_look_up_what_followed_before() -> None:
-    """Groups of random tokens in another order: the token that followed before is likelier than another token of the row."""
-    import torch
-
-    model = build(Plan(feed_forward=256, layers=2)).eval()
-    chance = torch.Generator().manual_seed(1)
-    groups = torch.randint(3, tokens.VOCABULARY, (20, 4, 5), generator=chance)
-    rows = torch.cat([groups.flatten(1), groups[:, [2, 0, 3, 1]].flatten(1)], 1)
-    with torch.no_grad():
-        logits = model(input_ids=rows).logits
-    n_found = 0
-    places = [place for place in range(20, 39) if place % 5 != 4]
-    for row, scores in zip(rows, logits, strict=True):
-        for place in places:
-            others = set(row[:20].tolist()) - {int(row[place]), int(row[place + 1])}
-            n_found += float(scores[place, row[place + 1]]) > max(float(scores[place, other]) for other in others)
-    assert n_found / (len(rows) * len(places)) > 0.6, "by chance it is one in eighteen"
-
-
-def test_muon_makes_a_step_of_nearly_equal_singular_values() -> None:
-    import torch
-
-    from starter.muon import orthogonal
-
-    for shape in ((64, 200), (200, 64)):
-        values = torch.linalg.svdvals(orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(2))))
-        assert values.min() > 0.5 and values.max() < 1.4, "what five rounds give (Jordan 2024: 0.7 to 1.2 for most)"
-
-
-def test_a_drill_weighs_only_what_can_be_copied(hf_tokenizer: Any) -> None:
-    from tokenizers import Tokenizer
-
-    raw = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
-    shares = drills.frequencies([([5, 5, 9], [0.0, 1.0, 1.0])], tokens.VOCABULARY)
-    made = drills.drills("1", 40, shares, raw)
-    for ids, weights in made[::2]:  # groups again in another order: a weighted token follows the one it followed before
-        first = weights.index(1.0)
-        shown = set(pairwise(ids[:first]))
-        pairs = zip(pairwise(ids), weights[1:], strict=True)
-        assert all(pair in shown for pair, weight in pairs if weight)
-    for ids, weights in made[1::2]:  # a text said, and repeated
-        *said, end = [token for token, weight in zip(ids, weights, strict=True) if weight]
-        first = weights.index(1.0)
-        assert end == tokens.END and any(ids[i:i + len(said)] == said for i in range(first - len(said)))
-    assert drills.drills("1", 3, shares, raw) == made[:3] != drills.drills("2", 3, shares, raw)
-
-
-def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
-    plan = Plan(feed_forward=256, layers=1)
-    Run(plan, tmp_path / "checkpoint.pt", is_compiled=False).save()
-    with pytest.raises(ValueError, match="another plan"):
-        Run(Plan(feed_forward=256, layers=2), tmp_path / "checkpoint.pt", is_compiled=False)
-    assert Run(Plan(feed_forward=256, layers=1, steps=9), tmp_path / "checkpoint.pt", is_compiled=False).step == 0
-
-
-def test_rows_of_a_batch_are_whole_documents_within_the_context(hf_tokenizer: Any) -> None:
-    from tokenizers import Tokenizer
-
-    raw = Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
-    longest = 0
-    for _, ids, weights in islice(batches(raw, Plan(vocabulary=shipped_vocabulary()), Position()), 60):
-        assert ids.shape == weights.shape and ids.shape[1] <= 2048
-        assert ids.shape[0] == 1 or ids.numel() <= Plan().batch_tokens + 32 * ids.shape[0]
-        longest = max(longest, ids.shape[1])
-    assert longest > 1024, "far positions must be trained"
 
 
 def test_the_shipped_forms_weigh_at_most_25_megabytes_together() -> None:

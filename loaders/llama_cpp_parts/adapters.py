@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modules.core.adapters import Stamp, signature, stamp
+from modules.core.adapters import Stamp, misfit, signature, stamp
 from modules.core.errors import BadRequest
 from modules.store.adapters import Adapter, BadAdapter, read_gguf_adapter
 from modules.store.gguf_header import BadHeader, read_gguf
@@ -95,9 +95,7 @@ class Adapters:
             raise BadRequest(f"The adapter {path} cannot be read: {error.strerror or error}.", param="adapters") from error
         reason = self._misfit(adapter, base)
         if reason:
-            made_for = f" It was made for {adapter.base}." if adapter.base else ""
-            raise BadRequest(f"The adapter {path.name} does not fit this model: {reason}.{made_for} Load the model that it was "
-                             "made for, or choose another adapter.", param="adapters")
+            raise misfit(path, reason, adapter.base)
 
     def _misfit(self, adapter: Adapter, base: dict[str, tuple[int, ...]]) -> str:
         if adapter.architecture != self._architecture:

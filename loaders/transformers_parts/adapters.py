@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from modules.core.adapters import Stamp, signature, stamp
+from modules.core.adapters import Stamp, misfit, signature, stamp
 from modules.core.errors import BadRequest
 from modules.store.adapters import CONFIG, WEIGHTS, Adapter, BadAdapter, Layer, read_peft_adapter
 
@@ -71,9 +71,7 @@ class Adapters:
         modules = dict(self._model.named_modules())
         reason = next(filter(None, (_misfit(layer, modules.get(layer.name)) for layer in adapter.layers.values())), "")
         if reason:
-            made_for = f" It was made for {adapter.base}." if adapter.base else ""
-            raise BadRequest(f"The adapter {path.name} does not fit this model: {reason}.{made_for} Load the model that it was "
-                             "made for, or choose another adapter.", param="adapters")
+            raise misfit(path, reason, adapter.base)
         return adapter
 
     def _inject(self, name: str, adapter: Adapter, tensors: dict[str, Any]) -> None:

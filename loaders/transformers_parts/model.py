@@ -11,10 +11,10 @@ from typing import Any
 
 from modules.core.errors import AppError, Cancelled, LoadFailed, OutOfMemory
 from modules.core.loader import Progress
+from modules.core.number_format import number_format
 
 from .checkpoint import Checkpoint
 
-TINY_PARAMETERS = 300_000_000
 GENERATION_NEEDS = ("input_ids", "past_key_values")
 MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -90,23 +90,14 @@ def choose_device(wanted: str) -> str:
 
 
 def choose_dtype(wanted: str, checkpoint: Checkpoint, config: Any, device: str) -> Any:
-    """The torch dtype of weights and KV cache.
-
-    auto: the checkpoint's own on a GPU and where it is float32. Half precision on a CPU: bfloat16 where the CPU computes in it
-    (on AVX512-BF16 twice as fast as float32, one row or many; float16 is nine times slower in prefill), float32 elsewhere
-    and for tiny models, whose speed does not matter.
-    """
+    """The torch dtype of weights and KV cache, as core.number_format has it."""
     import torch
 
-    if wanted != "auto":
-        return getattr(torch, wanted)
     own = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None) or torch.float32
-    own = getattr(torch, own) if isinstance(own, str) else own
-    if device != "cpu" or own == torch.float32:
-        return own
-    is_tiny = checkpoint.weight_bytes / 2 < TINY_PARAMETERS
-    computes_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if computes_bfloat16 and not is_tiny else torch.float32
+    found = number_format(wanted, str(own).removeprefix("torch."), n_params=checkpoint.weight_bytes // 2,
+                          is_on_cpu=device == "cpu",
+                          computes_bfloat16=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return getattr(torch, found)
 
 
 def quantization_config(kind: str, compute_dtype: Any, checkpoint: Checkpoint) -> Any | None:

@@ -117,6 +117,6 @@ async def _info(engine: Engine, held: Held) -> dict[str, Any]:
     return {"model_name": held.name, "loader": held.spec.name, "context_length": facts.context, "slots": facts.slots,
             "quantization": held.quantization, "architecture": held.file.architecture, "device": facts.device,
             "memory_bytes": facts.memory_bytes, "forecast_bytes": held.forecast_bytes,
-            "measured_bytes": await engine.measured(held), "options": facts.options, "features": sorted(facts.features),
+            "measured_bytes": await held.measured(), "options": facts.options, "features": sorted(facts.features),
             "params": sorted(held.spec.params),
             "adapters": [{"name": one.name, "weight": one.weight} for one in held.adapters]}

@@ -71,6 +71,13 @@ def check(adapters: Iterable[tuple[str, Any]]) -> list[tuple[str, float]]:
     return found
 
 
+def misfit(path: str | Path, reason: str, made_for: str) -> BadRequest:
+    """The error for an adapter that does not fit the model. made_for: the model named by its maker, or ""."""
+    base = f" It was made for {made_for}." if made_for else ""
+    return BadRequest(f"The adapter {Path(path).name} does not fit this model: {reason}.{base} Load the model that it was made "
+                      "for, or choose another adapter.", param="adapters")
+
+
 Stamp = tuple[str, tuple[tuple[int, int], ...]]
 """An adapter's identity: its path, and of each of its files the bytes and the time of its last change in nanoseconds."""
 

@@ -1,4 +1,4 @@
-"""What happens in a run, in order: Queued*, Started, Prefill*, Delta*, and then exactly one of Finished or Failed."""
+"""What happens in a run, in order: Loading*, Queued*, Started, Prefill*, Delta*, and then exactly one of Finished or Failed."""
 
 from __future__ import annotations
 
@@ -38,6 +38,15 @@ class Request:
     continue_last: bool = False
     control: bool = False
     truncate: bool = False
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The model rested and is loaded again first. fraction: 0..1 of that; what: what is being done."""
+
+    model: str
+    fraction: float = 0.0
+    what: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,5 +138,5 @@ class Failed:
     usage: Usage
 
 
-Event = Queued | Started | Prefill | Delta | Finished | Failed
+Event = Loading | Queued | Started | Prefill | Delta | Finished | Failed
 END = (Finished, Failed)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..core.adapters import AdapterFile
-from ..core.errors import AppError, BadRequest, Busy, Cancelled, Conflict, NoModel, NotFound, WorkerDied
+from ..core.errors import BadRequest, Busy, Cancelled, Conflict, NoModel, NotFound, WorkerDied
 from ..core.events import Event, Finished, Request, Timings, Usage
 from ..core.loader import LoaderSpec, ModelFile, Token
+from ..core.params import GenerationParams
 from ..models.adapters import AdapterCatalog
 from ..models.catalog import Catalog
 from ..saved_options import SavedOptions
-from ..text.splitter import Splitter, starts_inside
 from ..text.template import TemplateRenderer
-from ..worker import memory_use
 from .adapters import attach
-from .generation import Generation, unforeseen
+from .driving import drive, telling_of_load, to_its_end
 from .loading import Loading
 from .models import Held, LoadWatch
 from .prompt import Prompt, PromptBuilder
@@ -29,7 +27,6 @@ from .resting import Resting
 from .run import Run
 from .scoring import score_tokens
 
-log = logging.getLogger(__name__)
 KEPT_SECONDS = 60.0  # an ended run can be followed this long, for pages that reconnect
 
 
@@ -56,9 +53,10 @@ class Engine:
         self._renderer = TemplateRenderer()
         self._held: dict[str, Held] = {}
         self._runs: dict[str, Run] = {}
+        self._writers: dict[str, Held] = {}  # who writes a live run
         self._tasks: set[asyncio.Task[None]] = set()
         self._loading = Loading(self._held, self.watch, self.loaders, log_dir=log_dir, max_models=max_models, lost=self._lost,
-                                adapters=self.adapters)
+                                loaded=self._loaded, adapters=self.adapters)
         self._max_models = max_models
         self._resting = Resting(self._held, self._let_rest, seconds=60 * idle_unload)
 
@@ -95,14 +93,8 @@ class Engine:
             if saved is not None and loader in ("", saved.loader):
                 loader, options = saved.loader, saved.options
             adapters = await saved_options.adapters(file.name) if with_adapters else ()
-        held = await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by,
+        return await self._loading.load(file, loader=loader, options=options, is_patient=is_patient, asked_by=asked_by,
                                         adapters=adapters)
-        for resting in [file.name, *self._resting.names[self._max_models - len(self._held):]]:
-            self._resting.forget(resting)
-        self._resting.watch()
-        if self.on_loaded is not None:
-            self.on_loaded(held)
-        return held
 
     async def adapter_files(self) -> list[AdapterFile]:
         """The LoRA adapters in the adapter folders and the model folders."""
@@ -125,12 +117,6 @@ class Engine:
     def makes_room(self, name: str) -> Held | None:
         """The loaded model that goes when `name` is loaded; None where there is room for one more."""
         return self._loading.to_replace(name)
-
-    async def measured(self, held: Held) -> int:
-        """Bytes that the model takes of this machine's memory now, without its loader's libraries; 0 where nobody can say."""
-        if not held.file.has_weights or not held.facts.base_bytes:
-            return 0
-        return max(0, await asyncio.to_thread(memory_use.bytes_of, held.worker.pid) - held.facts.base_bytes)
 
     async def unload(self, name: str) -> None:
         """Unload a model, which then does not come back by itself; its runs end as cancelled with the text they have."""
@@ -179,11 +165,6 @@ class Engine:
                 if not self._loading.busy:
                     raise
                 await self._loading.settled()
-
-    async def rouse(self, chosen: str) -> None:
-        """Load the resting model that is to answer a person who chose `chosen`, where it is one; raises as `awake`."""
-        if chosen in self.resting or not self.models:
-            await self.awake(chosen if chosen in self.resting else "")
 
     async def ready(self, name: str) -> Held:
         """As `awake`; with `autoload` a model of the catalog that is not loaded is loaded first.
@@ -270,21 +251,54 @@ class Engine:
         Raises NoModel, NotFound, or Busy where the queue is full, before anything is begun. Without a seed one is drawn, so that
         every reply can be repeated.
         """
+        held, request = self._admitted(request)
+        run = Run(run_id or secrets.token_hex(12), request, model=held.name, loader=held.spec.name,
+                  quantization=held.quantization, listener=listener)
+        self._give(run, held)
+        return self._see(run, lambda: drive(run, held, self._renderer))
+
+    def start_for(self, chosen: str, make: Callable[[], Request], *,
+                  listener: Callable[[Run, Sequence[Event]], None] | None = None, run_id: str = "") -> Run:
+        """As `start`, for a person who chose the model `chosen`, "" for none. Where the one that is to answer rests, the run
+        tells by Loading how it comes back. make: called once that model is there; what then goes wrong is a Failed event."""
+        rest = self._resting.of(chosen) if chosen or not self.models else None
+        if rest is None and not self.models:
+            rest = self._resting.of("")
+        if rest is None:
+            return self.start(make(), listener=listener, run_id=run_id)
+        run = Run(run_id or secrets.token_hex(12), Request(GenerationParams()), model=rest.name, loader=rest.loader,
+                  listener=listener)
+        self._runs[run.id] = run
+        return self._see(run, lambda: self._rouse(run, rest.name, make))
+
+    def _admitted(self, request: Request) -> tuple[Held, Request]:
+        """Who answers, and the request with a seed; raises as `start`."""
         held = self.held(request.model)
         n_live = sum(not run.done for run in held.runs.values())
         if n_live >= held.facts.slots + self._max_queue:
             raise Busy(f"{n_live} replies are running or waiting for {held.name}; try again in a moment.")
         if request.params.seed < 0:
             request = replace(request, params=replace(request.params, seed=secrets.randbelow(2**32 - 1)))
+        return held, request
+
+    def _give(self, run: Run, held: Held) -> None:
         held.used_at = asyncio.get_running_loop().time()
-        run = Run(run_id or secrets.token_hex(12), request, model=held.name, loader=held.spec.name,
-                  quantization=held.quantization, listener=listener)
         self._runs[run.id] = held.runs[run.id] = run
-        task = asyncio.create_task(self._drive(run, held), name=f"run {run.id}")
+        self._writers[run.id] = held
+
+    def _see(self, run: Run, work: Callable[[], Awaitable[None]]) -> Run:
+        task = asyncio.create_task(to_its_end(run, work), name=f"run {run.id}")
         run.on_cancel = task.cancel
         self._tasks.add(task)
-        task.add_done_callback(lambda task: self._ended(run, held, task))
+        task.add_done_callback(lambda task: self._ended(run, task))
         return run
+
+    async def _rouse(self, run: Run, name: str, make: Callable[[], Request]) -> None:
+        async with telling_of_load(run, name, self.watch):
+            await self.awake(name)
+        held, run.request = self._admitted(make())
+        self._give(run, held)
+        await drive(run, held, self._renderer)
 
     async def read(self, request: Request) -> Run:
         """A run that has ended: it only read its prompt, and wrote nothing. Raises what building the prompt raises."""
@@ -295,50 +309,30 @@ class Engine:
                      Finished("length", Usage(len(prompt.ids), 0, 0), Timings(0.0, 0.0, 0.0))])
         return run
 
-    async def _drive(self, run: Run, held: Held) -> None:
-        """Prepare the prompt, hand it to the worker, and see the run to its end."""
-        try:
-            builder = PromptBuilder(self._renderer, held.worker)
-            prompt = await builder.build(run.request)
-            await held.settled()
-            self._hand_over(run, held, prompt, builder.stops if run.request.messages else ())
-            await run.wait()
-        except AppError as error:
-            run.fail(error)
-        except Exception as error:  # whatever it is, a run without an end would be waited for for ever
-            log.exception("Run %s failed unexpectedly", run.id)
-            run.fail(unforeseen(error))
-
-    def _ended(self, run: Run, held: Held, task: asyncio.Task[None]) -> None:
+    def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
         """The run's task is over, perhaps cancelled before its first step: the run has an end in any case."""
         self._tasks.discard(task)
         run.fail(Cancelled("Stopped before the reply began."))
         run.lag(False)
         run.let_go()
-        held.runs.pop(run.id, None)
         loop = asyncio.get_running_loop()
-        held.used_at = loop.time()
+        held = self._writers.pop(run.id, None)
+        if held is not None:
+            held.runs.pop(run.id, None)
+            held.used_at = loop.time()
         loop.call_later(KEPT_SECONDS, self._runs.pop, run.id, None)
-
-    def _hand_over(self, run: Run, held: Held, prompt: Prompt, stops: tuple[str, ...]) -> None:
-        request = run.request
-        params = request.params
-        # Raw text is the client's or the document's own: it comes as it was written, marks included.
-        marks = held.marks if request.messages else None
-        inside = marks is not None and starts_inside(prompt.text, marks)
-        splitter = Splitter((*params.stop, *stops), marks, inside)
-        generation = Generation(run, splitter, n_prompt=len(prompt.ids),
-                                started=lambda cached: held.started(run, prompt, cached),
-                                stop_worker=lambda: held.worker.remove(run.id),
-                                is_estimate=held.facts.takes == "messages")
-        run.on_cancel = generation.cancel
-        run.on_lag = lambda is_behind: held.worker.hold_back(run.id, is_behind)
-        key = f"{request.owner}/{request.cache_key}"
-        held.worker.add(run.id, prompt.ids, params, key, generation.receive)
 
     async def _let_rest(self, held: Held) -> None:
         await self._loading.release(held)
         self.watch.touch()
+
+    def _loaded(self, held: Held) -> None:
+        """A load has come to its end, perhaps after everybody who asked for it had left."""
+        for resting in [held.name, *self._resting.names[self._max_models - len(self._held):]]:
+            self._resting.forget(resting)
+        self._resting.watch()
+        if self.on_loaded is not None:
+            self.on_loaded(held)
 
     def _lost(self, held: Held, error: WorkerDied) -> None:
         """A worker died: its runs are told by their sinks; the model is no longer held."""

@@ -42,15 +42,17 @@ class _Plan:
 
 
 class Loading:
-    """Changes which models are held; on the event loop. `lost` hears of a worker that died by itself."""
+    """Changes which models are held; on the event loop. `loaded` hears of each, `lost` of a worker that died by itself."""
 
     def __init__(self, held: dict[str, Held], watch: LoadWatch, loaders: Mapping[str, LoaderSpec], *, log_dir: Path,
-                 max_models: int, lost: Callable[[Held, WorkerDied], None], adapters: AdapterCatalog) -> None:
+                 max_models: int, loaded: Callable[[Held], None], lost: Callable[[Held, WorkerDied], None],
+                 adapters: AdapterCatalog) -> None:
         self._held = held
         self._watch = watch
         self._loaders = loaders
         self._log_dir = log_dir
         self._max_models = max_models
+        self._loaded = loaded
         self._lost = lost
         self._adapters = adapters
         self._task: asyncio.Task[Held] | None = None
@@ -136,6 +138,7 @@ class Loading:
             failure = LoadFailed(f"Loading {file.name} failed unexpectedly: {error!r}. Please report this with the log.")
             self._watch.set(LoadState("failed", file.name, loader, 0.0, failure.message, failure))
             raise failure from error
+        self._loaded(held)
         self._watch.set(LoadState("ready", file.name, spec.name, 1.0, "Ready"))
         return held
 

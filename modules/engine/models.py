@@ -13,12 +13,14 @@ from ..core.events import Started
 from ..core.loader import LoaderSpec, ModelFacts, ModelFile
 from ..core.params import ignored_params
 from ..text.splitter import ReasoningMarks
+from ..worker import memory_use
 from ..worker.client import WorkerClient
 from .prompt import Prompt
 from .run import Run
 
 QUANTIZATION = "quantization"  # the option of loaders that shrink weights while loading, and its value for leaving them alone
 UNQUANTIZED = "none"
+MEASURED_SECONDS = 10.0  # reading what a process holds walks its page tables: a hundred milliseconds for large models
 LoadStatus = Literal["idle", "loading", "ready", "failed", "cancelled"]
 
 
@@ -46,6 +48,19 @@ class Held:
     adapters: tuple[Attached, ...] = ()
     adapters_problem: str = ""
     attaching: asyncio.Task[None] | None = None
+    _measuring: asyncio.Task[int] | None = None
+    _measured_at: float = 0.0
+
+    async def measured(self) -> int:
+        """Bytes that the model takes of this machine's memory, without its loader's libraries, at most MEASURED_SECONDS ago; 0
+        where nobody can say."""
+        if not self.file.has_weights or not self.facts.base_bytes:
+            return 0
+        now = time.monotonic()
+        if self._measuring is None or now - self._measured_at >= MEASURED_SECONDS:
+            self._measured_at = now
+            self._measuring = asyncio.create_task(asyncio.to_thread(memory_use.bytes_of, self.worker.pid))
+        return max(0, await asyncio.shield(self._measuring) - self.facts.base_bytes)
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 
 from ..core.errors import AppError, Cancelled
 from ..core.events import END, Channel, Delta, Event, Failed, Finished, Request, Usage
@@ -87,10 +88,11 @@ class Run:
             self.on_lag(is_behind)
 
     def let_go(self) -> None:
-        """Forget the model and the listener, at the end: a run that is kept for its readers must not keep an unloaded model's
-        client, nor a whole chat, in memory with it."""
+        """Forget the model, the listener and what was asked but for its params, at the end: a run that is kept for its readers
+        must not keep an unloaded model's client, nor a whole chat with its tokens, in memory with it."""
         assert self.done, "a live run still needs them"
         self.on_cancel = self.on_lag = self._listener = None
+        self.request = replace(self.request, messages=(), text="", prompt_ids=(), spliced={})
 
     def fail(self, error: AppError, usage: Usage | None = None) -> None:
         """End the run by an error; the text so far stays valid."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.loader import ModelFile
+from ..core.number_format import number_format
 
 LARGEST_DEFAULT_CONTEXT = 16_384  # tokens
 UNKNOWN_KV_BYTES = 128 << 10      # a token, where the headers do not say: that of an 8 B Llama 3
-TINY_PARAMETERS = 300_000_000     # below it half precision is loaded as float32 on a CPU: its speed does not matter
 BATCH = {"gguf": 512, "": 256}    # tokens of a prompt that are computed together: llama.cpp's ubatch, a chunk of Transformers
 BUFFERS = {"gguf": 8 << 20, "": 64 << 20}  # beside the activations: scratch of the backend, what PyTorch keeps
 
@@ -55,23 +55,18 @@ def forecast(file: ModelFile, options: Mapping[str, Any]) -> Forecast:
 def _weights_bytes(file: ModelFile, options: Mapping[str, Any]) -> int:
     """The file's size, but for loaders that change the number format while they load."""
     if file.format in ("gptq", "awq") and options.get("kernel") == "dense":
-        return int(file.n_params * WEIGHT_BYTES[_dtype(file, options)])
+        return int(file.n_params * WEIGHT_BYTES[dtype_of(file, options)])
     if file.format != "safetensors" or "dtype" not in options:
         return file.size_bytes
     quantized = WEIGHT_BYTES.get(str(options.get("quantization")))
-    return int(file.n_params * quantized) if quantized else int(file.n_params * WEIGHT_BYTES[_dtype(file, options)])
+    return int(file.n_params * quantized) if quantized else int(file.n_params * WEIGHT_BYTES[dtype_of(file, options)])
 
 
-def _dtype(file: ModelFile, options: Mapping[str, Any]) -> str:
-    """The number format that a loader on PyTorch brings weights and KV cache into; as loaders/transformers_parts/model.py."""
-    asked = str(options.get("dtype"))
-    if asked in ("float32", "bfloat16", "float16"):
-        return asked
-    if file.quantization == "F32":
-        return "float32"
-    if str(options.get("device", "auto")) in ("auto", "cpu") and (file.n_params < TINY_PARAMETERS or not computes_bfloat16()):
-        return "float32"
-    return "bfloat16"
+def dtype_of(file: ModelFile, options: Mapping[str, Any]) -> str:
+    """The number format that a loader on PyTorch will bring weights and KV cache into."""
+    own = {"F32": "float32", "F16": "float16"}.get(file.quantization, "bfloat16")
+    return number_format(str(options.get("dtype") or "auto"), own, n_params=file.n_params,
+                         is_on_cpu=str(options.get("device", "auto")) in ("auto", "cpu"), computes_bfloat16=computes_bfloat16())
 
 
 @functools.cache
@@ -87,7 +82,7 @@ def computes_bfloat16() -> bool:
 def context_bytes(file: ModelFile, options: Mapping[str, Any]) -> float:
     """KV bytes for each token of the option `context`: llama.cpp's slots share one context, others have one each."""
     if "dtype" in options:
-        types = ["f32" if _dtype(file, options) == "float32" else "f16"] * 2
+        types = ["f32" if dtype_of(file, options) == "float32" else "f16"] * 2
     else:
         types = [str(options.get(f"kv_type_{which}") or "f16") for which in "kv"]
     return kv_bytes_per_token(file, *types) * (1 if file.format == "gguf" else max(1, int(options.get("slots") or 1)))

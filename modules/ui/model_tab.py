@@ -291,7 +291,7 @@ class ModelTab:
         lines = []
         for held in self._engine.models:
             parts = [held.name, held.spec.title, f"context {held.facts.context}", held.facts.device]
-            if taken := await self._engine.measured(held):
+            if taken := await held.measured():
                 parts.append(f"takes {explain.size_words(taken)}, forecast {explain.size_words(held.forecast_bytes)}")
             elif held.facts.memory_bytes:
                 parts.append(explain.size_words(held.facts.memory_bytes))

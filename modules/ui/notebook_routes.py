@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ..core.errors import BadRequest, NotFound
-from ..core.events import Delta, Event, Failed, Finished, Prefill, Queued, Started
+from ..core.events import Delta, Event, Failed, Finished, Loading, Prefill, Queued, Started
 from ..engine import Engine
 from ..notebook import Notebook
 from ..store.documents import Document
@@ -169,7 +169,9 @@ def _frame(batch: list[Event]) -> Body:
     """What a batch of events says: new text, and the newest state."""
     frame: Body = {"text": "".join(event.text for event in batch if isinstance(event, Delta))}
     for event in batch:
-        if isinstance(event, Queued):
+        if isinstance(event, Loading):
+            frame["state"] = f"Loading {event.model}, which was idle: {event.fraction:.0%}"
+        elif isinstance(event, Queued):
             frame["state"] = f"Waiting, place {event.position} in the queue"
         elif isinstance(event, Started):
             frame["notes"] = _notes(event)

@@ -1,11 +1,11 @@
-"""How far a run is, read from its events: queued, prefill, thinking, writing, and how it ended; as JSON for the page."""
+"""How far a run is, read from its events, from loading its model to how it ended; as JSON for the page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ..core.events import Delta, Event, Failed, Finished, Prefill, Queued, Started
+from ..core.events import Delta, Event, Failed, Finished, Loading, Prefill, Queued, Started
 
 Frame = dict[str, Any]
 LOG_CHARACTERS = 4000
@@ -25,6 +25,8 @@ class Progress:
 
     def take(self, event: Event) -> None:
         match event:
+            case Loading(model, fraction, what):
+                self._phase = {"state": "loading", "model": model, "fraction": fraction, "what": what}
             case Queued(position):
                 self._phase = {"state": "queued", "position": position}
             case Started():

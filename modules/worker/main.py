@@ -132,19 +132,6 @@ def _write_all(fd: int, piece: bytes) -> None:
         os._exit(0)
 
 
-class Base:
-    """Takes down what the process takes when its libraries have started and no weight is read, by the progress of the load."""
-
-    def __init__(self, send: Callable[[float, str], None]) -> None:
-        self.bytes = 0
-        self._send = send
-
-    def progress(self, fraction: float, what: str) -> None:
-        if fraction >= WEIGHTS_FROM and not self.bytes:
-            self.bytes = memory_use.bytes_of(os.getpid())
-        self._send(fraction, what)
-
-
 def _load(command: Load, send_progress: Callable[[float, str], None]) -> tuple[Loader, ModelFacts]:
     """The loaded model and what it says of itself; raises LoadFailed naming an option the loader does not have."""
     spec = registry.find_loaders().get(command.loader)
@@ -155,9 +142,16 @@ def _load(command: Load, send_progress: Callable[[float, str], None]) -> tuple[L
         raise LoadFailed(f"The loader {spec.name} has no option {', '.join(unknown)}; it has: "
                          f"{', '.join(spec.options) or 'none'}.", param="options")
     defaults = {name: knob.default for name, knob in spec.options.items()}
-    base = Base(_seldom(send_progress))
-    loader = spec.load(command.path, {**defaults, **parsed}, base.progress)
-    return loader, replace(loader.facts, base_bytes=base.bytes)
+    tell, base_bytes = _seldom(send_progress), 0
+
+    def progress(fraction: float, what: str) -> None:
+        nonlocal base_bytes
+        if fraction >= WEIGHTS_FROM and not base_bytes:  # the libraries have started, and no weight is read
+            base_bytes = memory_use.bytes_of(os.getpid())
+        tell(fraction, what)
+
+    loader = spec.load(command.path, {**defaults, **parsed}, progress)
+    return loader, replace(loader.facts, base_bytes=base_bytes)
 
 
 def _seldom(send: Callable[[float, str], None]) -> Callable[[float, str], None]:

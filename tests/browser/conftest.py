@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.fake_chats import FakeChats, FakeServices
+from tests.running_app import RunningApp
 
 T = TypeVar("T")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -141,6 +142,29 @@ def open_page(server: Server, browser: Any, chats: FakeChats) -> Iterator[Callab
         page.add_init_script(f"window.colloquySession = () => {session!r}")
         page.goto(server.url)
         page.wait_for_function("window.viewReady === true")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert not problems
+
+
+@pytest.fixture
+def open_app(app: RunningApp, browser: Any) -> Iterator[Callable[..., Any]]:
+    """As `open_page`, of the whole app that the module's fixture `app` runs, so many pixels wide."""
+    contexts: list[Any] = []
+    problems: list[str] = []
+
+    def open_one(width: int, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
+        page.on("request", lambda request: None if request.url.startswith((app.url, "data:", "blob:"))
+                else problems.append(f"request to {request.url}"))
+        page.goto(app.url)
+        page.wait_for_function("window.pageFilled === true")
         return page
 
     yield open_one

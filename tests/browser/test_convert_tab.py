@@ -28,26 +28,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApp]:
         yield running
 
 
-@pytest.fixture
-def open_page(app: RunningApp, browser: Any) -> Iterator[Any]:
-    contexts: list[Any] = []
-    problems: list[str] = []
-
-    def open_one(width: int, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
-        page.goto(app.url)
-        page.wait_for_function("window.pageFilled === true")
-        return page
-
-    yield open_one
-    for context in contexts:
-        context.close()
-    assert not problems
-
-
 def choose(page: Any, selector: str, text: str) -> None:
     page.locator(f"{selector} input").click()
     page.locator(f"{selector} [role=option]").get_by_text(text).first.click()
@@ -58,8 +38,8 @@ def name_of(page: Any) -> str:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_choose_start_and_find_the_result_in_the_model_tab(open_page: Any, app: RunningApp, width: int) -> None:
-    page = open_page(width)
+def test_choose_start_and_find_the_result_in_the_model_tab(open_app: Any, app: RunningApp, width: int) -> None:
+    page = open_app(width)
     to_tab(page, "Model")
     page.locator("#model-choice").wait_for()
     to_tab(page, "Convert")
@@ -83,10 +63,10 @@ def test_choose_start_and_find_the_result_in_the_model_tab(open_page: Any, app: 
     wait_until(lambda: not slot.is_visible(), what="an empty list")
 
 
-def test_a_reload_in_the_middle_shows_what_runs_and_a_cancel_leaves_nothing(open_page: Any, app: RunningApp) -> None:
+def test_a_reload_in_the_middle_shows_what_runs_and_a_cancel_leaves_nothing(open_app: Any, app: RunningApp) -> None:
     """bitsandbytes takes seconds to come up, so that there is a middle."""
     pytest.importorskip("bitsandbytes")
-    page = open_page(1280)
+    page = open_app(1280)
     to_tab(page, "Convert")
     choose(page, "#convert-source", "small1280")
     choose(page, "#convert-target", "NF4")
@@ -129,8 +109,8 @@ def test_an_app_that_ends_in_the_middle_leaves_no_process_and_no_half_model(tmp_
         assert [path.name for path in models.iterdir()] == ["small"]
 
 
-def test_a_name_that_is_taken_is_told_and_cannot_be_started(open_page: Any, app: RunningApp) -> None:
-    page = open_page(1280)
+def test_a_name_that_is_taken_is_told_and_cannot_be_started(open_app: Any, app: RunningApp) -> None:
+    page = open_app(1280)
     to_tab(page, "Convert")
     choose(page, "#convert-source", "small390")
     wait_until(lambda: name_of(page) == "small390-Q4_K_M", what="the usual name, which would take the typed one's place")
@@ -146,8 +126,8 @@ def test_a_name_that_is_taken_is_told_and_cannot_be_started(open_page: Any, app:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
-def test_axe_finds_nothing_grave(open_page: Any, width: int, scheme: str) -> None:
-    page = open_page(width, color_scheme=scheme, reduced_motion="reduce")
+def test_axe_finds_nothing_grave(open_app: Any, width: int, scheme: str) -> None:
+    page = open_app(width, color_scheme=scheme, reduced_motion="reduce")
     to_tab(page, "Convert")
     page.locator("#convert-plan").wait_for()
     page.get_by_role("button", name="Log of the latest").click()

@@ -40,28 +40,6 @@ def app(tmp_path_factory: pytest.TempPathFactory, stand_in: StandIn) -> Iterator
         yield running
 
 
-@pytest.fixture
-def open_page(app: RunningApp, browser: Any) -> Iterator[Any]:
-    contexts: list[Any] = []
-    problems: list[str] = []
-
-    def open_one(width: int, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
-        page.on("request", lambda request: None if request.url.startswith((app.url, "data:", "blob:"))
-                else problems.append(f"request to {request.url}"))
-        page.goto(app.url)
-        page.wait_for_function("window.pageFilled === true")
-        return page
-
-    yield open_one
-    for context in contexts:
-        context.close()
-    assert not problems
-
-
 def to_tab(page: Any, name: str) -> None:
     """On a phone the last tabs are behind a menu."""
     tab = page.locator(f"#tab-{name.lower()}-button")
@@ -84,9 +62,9 @@ def option_texts(page: Any, selector: str) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_search_choose_download_pause_resume_and_find_it_in_the_model_tab(open_page: Any, app: RunningApp, stand_in: StandIn,
+def test_search_choose_download_pause_resume_and_find_it_in_the_model_tab(open_app: Any, app: RunningApp, stand_in: StandIn,
                                                                           width: int) -> None:
-    page = open_page(width)
+    page = open_app(width)
     to_tab(page, "Model")
     page.locator("#model-choice").wait_for()
     to_tab(page, "Download")
@@ -116,8 +94,8 @@ def test_search_choose_download_pause_resume_and_find_it_in_the_model_tab(open_p
     wait_until(lambda: not slot.is_visible(), what="an empty list")
 
 
-def test_a_hostile_card_is_text_and_its_files_are_left_out(open_page: Any) -> None:
-    page = open_page(1280)
+def test_a_hostile_card_is_text_and_its_files_are_left_out(open_app: Any) -> None:
+    page = open_app(1280)
     to_tab(page, "Download")
     page.locator("#hub-query").get_by_role("textbox").fill("maker/hostile")
     page.locator("#hub-search").click()
@@ -128,8 +106,8 @@ def test_a_hostile_card_is_text_and_its_files_are_left_out(open_page: Any) -> No
     assert page.locator("#hub-choice label").count() == 2  # the folder and ok.gguf
 
 
-def test_a_token_is_kept_and_leaves_the_page(open_page: Any, app: RunningApp) -> None:
-    page = open_page(1280)
+def test_a_token_is_kept_and_leaves_the_page(open_app: Any, app: RunningApp) -> None:
+    page = open_app(1280)
     to_tab(page, "Download")
     page.get_by_role("button", name="Token for gated models").click()
     assert "None is set" in text_of(page, "#hub-token-state")
@@ -149,8 +127,8 @@ def test_a_token_is_kept_and_leaves_the_page(open_page: Any, app: RunningApp) ->
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
-def test_axe_finds_nothing_grave(open_page: Any, width: int, scheme: str) -> None:
-    page = open_page(width, color_scheme=scheme, reduced_motion="reduce")
+def test_axe_finds_nothing_grave(open_app: Any, width: int, scheme: str) -> None:
+    page = open_app(width, color_scheme=scheme, reduced_motion="reduce")
     to_tab(page, "Download")
     page.locator("#hub-query").get_by_role("textbox").fill("hostile")
     page.locator("#hub-search").click()
@@ -161,8 +139,8 @@ def test_axe_finds_nothing_grave(open_page: Any, width: int, scheme: str) -> Non
     assert grave_problems(page) == []
 
 
-def test_nothing_found_and_no_such_repository_say_so(open_page: Any) -> None:
-    page = open_page(1280)
+def test_nothing_found_and_no_such_repository_say_so(open_app: Any) -> None:
+    page = open_app(1280)
     to_tab(page, "Download")
     page.locator("#hub-query").get_by_role("textbox").fill("nobody has this")
     page.locator("#hub-search").click()

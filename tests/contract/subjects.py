@@ -20,7 +20,7 @@ Make = Callable[[Path], AbstractContextManager[Path]]
 
 @dataclass(frozen=True)
 class Subject:
-    """A loader and a model for it. make(folder) writes the model there, once a test session; its path is good within the block.
+    """A loader and a model for it. make(folder) writes the model there, once a package; its path is good within the block.
 
     options: the loader's options beside `context` and `slots`, which the suite sets itself. what: the row's words in the docs.
     noise: how far one logit moves when the same ids are evaluated in other pieces: about 1.5 times the most that was seen at 192

@@ -107,6 +107,10 @@ export class MessageView {
   progress(status) {
     const notes = [...warning(status.at_risk), ...leftOut(status)];
     switch (status.state) {
+      case "loading": {
+        const label = `Loading ${status.model}, which was idle… `;
+        return [h("label", { title: status.what }, label, h("progress", { max: 1, value: status.fraction })), ...notes];
+      }
       case "queued":
         return [h("span", { text: status.position > 1 ? `Waiting: number ${status.position} in line` : "Waiting: next in line" }), ...notes];
       case "starting":
