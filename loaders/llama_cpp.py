@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modules.core.errors import AppError, BadRequest, Busy, ContextTooLong, LoadFailed
@@ -26,6 +27,7 @@ from .llama_cpp_parts.adapters import Adapters
 from .llama_cpp_parts.cells import Cells, NoRoom
 from .llama_cpp_parts.chain import PARAMS, Samplers
 from .llama_cpp_parts.context import Context, Settings
+from .llama_cpp_parts.drafts import Speculation, open_speculation
 from .llama_cpp_parts.evaluate import POOLING, Evaluator
 from .llama_cpp_parts.library import Library
 from .llama_cpp_parts.options import Options, settings_for, split_of
@@ -54,6 +56,7 @@ class LlamaCpp:
         self._library = Library()
         self._model: Any = None
         self._context: Context | None = None
+        self._speculation: Speculation | None = None
         self._runs: dict[str, Run] = {}
         try:
             self._open(path, options, progress)
@@ -83,6 +86,9 @@ class LlamaCpp:
                             parking_bytes=options.parking << 20)
         self._adapters = Adapters(library, self._model, path)
         self._samplers = Samplers(c, self.vocabulary, self._context.size)
+        self._speculation = open_speculation(
+            options, library, self.vocabulary, settings, can_take_back=can_trim and not self._context.n_swa,
+            gpu_layers=gpu_layers, progress=progress)
         self._pooling = POOLING.get(library.metadata(self._model, "pooling_type"), "mean")
         progress(0.95, "warming up")
         self._pace = Pace(settings.batch - options.slots, self._warm_up())
@@ -115,11 +121,11 @@ class LlamaCpp:
             chat_template=(template or b"").decode("utf-8", "replace"), bos_id=vocabulary.bos_id,
             bos_text=vocabulary.text_of(vocabulary.bos_id), eos_text=vocabulary.text_of(vocabulary.eos_id),
             add_bos=vocabulary.add_bos, eog_ids=vocabulary.eog_ids, special_tokens=dict(vocabulary.special),
-            # Kernels differ by batch size, and so do their sums: with others beside a seed may give another text.
-            features=FEATURES | {"repeatable"} if options.slots == 1 else FEATURES,
+            # Kernels differ by batch size, and so do their sums: with others or guesses beside a seed may give another text.
+            features=FEATURES | {"repeatable"} if options.slots == 1 and options.speculation == "none" else FEATURES,
             options={**vars(options), "context": settings.context, "threads": settings.threads, "batch": settings.batch,
                      "threads_batch": settings.threads_batch, "ubatch": settings.ubatch, "gpu_layers": gpu_layers,
-                     "flash_attention": flash},
+                     "flash_attention": flash, "draft_model": Path(options.draft_model).name},
             memory_bytes=log.buffer_bytes or int(c.llama_model_size(self._model)), device=log.device or "cpu")
 
     @property
@@ -154,7 +160,8 @@ class LlamaCpp:
             raise Busy(f"{len(ids)} prompt tokens and {params.max_tokens or 'any number of'} new ones do not fit beside the "
                        "replies that are being written; try again when one is done.") from error
         self._runs[run] = Run(run, ids, seq, chain, n_cached, params.max_tokens, params.top_logprobs,
-                              decoder_after(ids, self.vocabulary))
+                              decoder_after(ids, self.vocabulary),
+                              self._speculation.guesses(ids) if self._speculation else None)
         return n_cached
 
     def step(self) -> list[tuple[str, StepResult]]:
@@ -177,12 +184,15 @@ class LlamaCpp:
         for run in decoding:
             if not run.n_sampled:
                 results.append((run.name, Prefilled(len(run.prompt), len(run.prompt), run.n_cached)))
-            results.append((run.name, self._sample(run)))
+            results += ((run.name, result) for result in self._sample(run))
         seconds = time.perf_counter() - started
+        n_guessed = sum(len(run.guessed) for run in decoding)
         if filling:
             self._pace.prefilled(len(decoding), sum(filling.values()), seconds)
-        else:
+        elif not n_guessed:
             self._pace.decoded(len(decoding), seconds)
+        if self._speculation is not None and len(decoding) == 1 and not filling:
+            self._speculation.costs.took(n_guessed, seconds)
         return results
 
     def _fill_batch(self) -> tuple[list[Run], dict[Run, int]]:
@@ -195,9 +205,10 @@ class LlamaCpp:
             if run.n_to_prefill:
                 waiting.append(run)
                 continue
-            position = len(run.seq.tokens)
-            cells.extend(run.seq, (run.next_token,))
-            run.index = context.add(run.next_token, position, run.seq.id)
+            run.guessed = run.guesses.next(run.room) if run.guesses and len(self._runs) == 1 else []
+            checked = (run.next_token, *run.guessed)
+            run.index = context.add_chunk(checked, len(run.seq.tokens), run.seq.id, outputs=True)
+            cells.extend(run.seq, checked)
             decoding.append(run)
         filling: dict[Run, int] = {}
         left = self._pace.chunk(len(decoding), sum(run.n_to_prefill for run in waiting)) if waiting else 0
@@ -213,20 +224,38 @@ class LlamaCpp:
             left -= n
         return decoding, filling
 
-    def _sample(self, run: Run) -> StepResult:
-        try:
-            token = run.chain.sample(self._open_context.handle, run.index)
-        except AppError as error:
-            self.remove(run.name)
-            return RunFailed(error)
+    def _sample(self, run: Run) -> list[StepResult]:
+        """The next token, and those after it for which the guesses were right; what was wrong is taken back."""
+        results: list[StepResult] = []
+        sampled: list[int] = []
+        n_before = len(run.seq.tokens) - len(run.guessed)
+        for i in range(1 + len(run.guessed)):
+            try:
+                token = run.chain.sample(self._open_context.handle, run.index + i)
+            except AppError as error:
+                self.remove(run.name)
+                return [*results, RunFailed(error)]
+            sampled.append(token)
+            is_last = i == len(run.guessed) or token != run.guessed[i]
+            if is_last and i < len(run.guessed):
+                self._cells.cut(run.seq, n_before + i)
+            results.append(self._taken(run, token, run.index + i, n_before + i))
+            if is_last or run.name not in self._runs:
+                break
+        if run.guesses is not None:
+            run.guesses.took(run.guessed, sampled)
+        return results
+
+    def _taken(self, run: Run, token: int, index: int, n_held: int) -> Token:
+        """The run goes on with this token, or ends with it; n_held: how many tokens of the run are evaluated before it."""
         run.n_sampled += 1
         run.next_token = token
         is_end = token in self._eog
         text = "" if is_end else token_text(token, run.utf8, self.vocabulary)
-        is_full = run.n_sampled == run.max_tokens or (len(run.seq.tokens) >= run.seq.limit and not self._cells.grow(run.seq))
+        is_full = run.n_sampled == run.max_tokens or (n_held >= run.seq.limit and not self._cells.grow(run.seq))
         finish: FinishReason | None = "stop" if is_end else "length" if is_full else None
         if run.top_logprobs:
-            result = token_with_alternatives(token, text, finish, run, self._open_context, self.vocabulary)
+            result = token_with_alternatives(token, text, finish, run, index, self._open_context, self.vocabulary)
         else:
             result = Token(token, text, finish=finish)
         if finish is not None:
@@ -237,7 +266,7 @@ class LlamaCpp:
         """After llama_decode's code: make room and let the caller try again, or end the one run that came last, or all."""
         runs = [*decoding, *filling]
         for run in runs:
-            self._cells.undo(run.seq, filling.get(run, 1))
+            self._cells.undo(run.seq, filling.get(run, 1 + len(run.guessed)))
         error: AppError
         if code == 1:
             if self._cells.evict_idle():
@@ -278,6 +307,9 @@ class LlamaCpp:
         """Free everything; a second call does nothing."""
         for name in list(self._runs):
             self.remove(name)
+        if self._speculation is not None:
+            self._speculation.close()
+            self._speculation = None
         if self._context is not None:
             self._samplers.close()
             self._context.close()

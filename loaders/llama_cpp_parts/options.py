@@ -65,6 +65,14 @@ class Options:
     parking: int = setting(
         "int", 1024, "Parking (MiB)", "Memory for chats that nobody is writing in: moved there they do not slow the others, and "
         "their next turn finds them again; 0 keeps them in the context.", minimum=0, maximum=2**20)
+    speculation: str = setting(
+        "choice", "none", "Speculation", "Guesses tokens ahead and lets the model check several at once: faster where guesses "
+        "are often right, and not tried where they are not. prompt_lookup guesses what the chat repeats, draft_model asks a "
+        "smaller model. Used while one reply is written alone. Equal seeds may then give another text.",
+        choices=("none", "prompt_lookup", "draft_model"))
+    draft_model: str = setting(
+        "model", "", "Draft model", "For speculation draft_model: a smaller GGUF model of the same family.", maximum=1000)
+    draft_tokens: int = setting("int", 8, "Draft tokens", "Most tokens guessed at once.", minimum=1, maximum=64)
     mmap: bool = setting(
         "bool", True, "Memory-map", "Lets the system load the file as needed and share it; off reads all of it first.")
     mlock: bool = setting("bool", False, "Lock in memory", "Keeps the model from being swapped out, where the system allows it.")

@@ -11,6 +11,8 @@ from modules.core.loader import FinishReason, Token
 from .utf8 import Utf8, pending
 
 if TYPE_CHECKING:
+    from modules.sampling.speculation import Guesses
+
     from .cells import Seq
     from .chain import Chain
     from .context import Context
@@ -24,7 +26,8 @@ class Run:
     """Changed by the loader alone. next_token is the one to evaluate next once the prompt before it is done.
 
     A prompt's last token is evaluated by itself, like a sampled one: so its logits come from the same kernels whether the
-    prompt before it was just computed or found in the cache.
+    prompt before it was just computed or found in the cache. guesses: who guesses ahead, if anybody; guessed: what is checked
+    in this step, evaluated after next_token. index: of next_token's output in the batch.
     """
 
     name: str
@@ -35,12 +38,21 @@ class Run:
     max_tokens: int
     top_logprobs: int
     utf8: Utf8
+    guesses: Guesses | None = None
+    guessed: list[int] = field(default_factory=list)
     next_token: int = field(init=False)
     n_sampled: int = 0
     index: int = 0
 
     def __post_init__(self) -> None:
         self.next_token = self.prompt[-1]
+
+    @property
+    def room(self) -> int:
+        """How many guesses may be checked with the next token: none with the prompt's last one, nor past what is reserved."""
+        left = self.seq.limit - len(self.seq.tokens) - 1
+        left = min(left, self.max_tokens - self.n_sampled - 1) if self.max_tokens else left
+        return max(0, left) if self.n_sampled else 0
 
     @property
     def n_to_prefill(self) -> int:
@@ -65,12 +77,12 @@ def token_text(token: int, utf8: Utf8, vocabulary: Vocabulary) -> str:
     return utf8.feed(piece)
 
 
-def token_with_alternatives(token: int, text: str, finish: FinishReason | None, run: Run, context: Context,
+def token_with_alternatives(token: int, text: str, finish: FinishReason | None, run: Run, index: int, context: Context,
                             vocabulary: Vocabulary) -> Token:
     """The token with its log-probability and the most likely ones', from the model's logits before any sampler."""
     import numpy as np
 
-    row = context.logits(run.index)
+    row = context.logits(index)
     highest = float(row.max())
     total = highest + float(np.log(np.exp(row - highest).sum(dtype=np.float64)))
     n = min(run.top_logprobs, vocabulary.size)

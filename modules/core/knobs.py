@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from .errors import BadRequest
 
-Kind = Literal["int", "float", "bool", "str", "text", "choice", "list", "map"]
+Kind = Literal["int", "float", "bool", "str", "text", "choice", "list", "map", "model"]
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off", ""}
 
@@ -20,8 +20,9 @@ class Knob:
     """One setting: what it is called, what it means, and which values it takes.
 
     kind: int, float, bool, str (one line), text (many lines), choice (one of `choices`), list (of strings),
-    map (token id -> number). is_secret: the value is in no error and no representation. `minimum` and `maximum` bound
-    numbers, and the length of strings and lists.
+    map (token id -> number), model (the name of a model in the list, "" for none; loaders get its path).
+    is_secret: the value is in no error and no representation. `minimum` and `maximum` bound numbers, and the length of strings
+    and lists.
     `aliases` are other spellings that requests and presets use. `name` is filled in by `knobs_of` for dataclass fields.
     """
 
@@ -57,7 +58,8 @@ class Knob:
         if self.kind == "choice":
             return "one of " + ", ".join(self.choices)
         noun = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a line of text",
-                "text": "text", "list": "a list of strings", "map": "an object of token id: number"}[self.kind]
+                "text": "text", "list": "a list of strings", "map": "an object of token id: number",
+                "model": "the name of a model"}[self.kind]
         low, high = self.minimum, self.maximum
         if self.kind in ("int", "float"):
             if low is not None and high is not None:
@@ -145,7 +147,7 @@ def _as_map(_: Knob, value: Any) -> dict[int, float]:
 
 
 _PARSERS = {"int": _as_int, "float": _as_float, "bool": _as_bool, "str": _as_str, "text": _as_str, "choice": _as_str,
-            "list": _as_list, "map": _as_map}
+            "list": _as_list, "map": _as_map, "model": _as_str}
 
 
 def setting(kind: Kind, default: Any, label: str, help: str, **rest: Any) -> Any:

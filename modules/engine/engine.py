@@ -55,8 +55,8 @@ class Engine:
         self._runs: dict[str, Run] = {}
         self._writers: dict[str, Held] = {}  # who writes a live run
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loading = Loading(self._held, self.watch, self.loaders, log_dir=log_dir, max_models=max_models, lost=self._lost,
-                                loaded=self._loaded, adapters=self.adapters)
+        self._loading = Loading(self._held, self.watch, self.loaders, find=lambda name: self.catalog.find(name), log_dir=log_dir,
+                                max_models=max_models, loaded=self._loaded, lost=self._lost, adapters=self.adapters)
         self._max_models = max_models
         self._resting = Resting(self._held, self._let_rest, seconds=60 * idle_unload)
 

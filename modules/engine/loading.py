@@ -8,12 +8,12 @@ import ctypes
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import registry
-from ..core.errors import AppError, Cancelled, Conflict, LoadFailed, WorkerDied
+from ..core.errors import AppError, Cancelled, Conflict, LoadFailed, NotFound, WorkerDied
 from ..core.knobs import parse_values
 from ..core.loader import LoaderSpec, ModelFile
 from ..models import memory
@@ -31,7 +31,7 @@ LOG_BYTES = 4096  # of a log's end, as much as the Model tab shows
 @dataclass(frozen=True)
 class _Plan:
     """A load as decided: asked holds the options as given, options all of them; is_patient as in Engine.load.
-    adapters: names and weights of those to attach with it."""
+    adapters: names and weights of those to attach with it. companions: by option, the other models that it names."""
 
     file: ModelFile
     spec: LoaderSpec
@@ -39,17 +39,25 @@ class _Plan:
     options: dict[str, Any]
     is_patient: bool = False
     adapters: Sequence[tuple[str, float]] = ()
+    companions: Mapping[str, ModelFile] = field(default_factory=dict)
+
+    @property
+    def bytes_needed(self) -> int:
+        others = (forecast(file, self.options).total_bytes for file in self.companions.values())
+        return forecast(self.file, self.options).total_bytes + sum(others)
 
 
 class Loading:
-    """Changes which models are held; on the event loop. `loaded` hears of each, `lost` of a worker that died by itself."""
+    """Changes which models are held; on the event loop. `find` knows the models of the list;
+    `loaded` hears of each that is loaded, `lost` of a worker that died by itself."""
 
-    def __init__(self, held: dict[str, Held], watch: LoadWatch, loaders: Mapping[str, LoaderSpec], *, log_dir: Path,
-                 max_models: int, loaded: Callable[[Held], None], lost: Callable[[Held, WorkerDied], None],
-                 adapters: AdapterCatalog) -> None:
+    def __init__(self, held: dict[str, Held], watch: LoadWatch, loaders: Mapping[str, LoaderSpec], *,
+                 find: Callable[[str], ModelFile], log_dir: Path, max_models: int, loaded: Callable[[Held], None],
+                 lost: Callable[[Held, WorkerDied], None], adapters: AdapterCatalog) -> None:
         self._held = held
         self._watch = watch
         self._loaders = loaders
+        self._find = find
         self._log_dir = log_dir
         self._max_models = max_models
         self._loaded = loaded
@@ -165,7 +173,23 @@ class Loading:
                              param="options")
         defaults = {name: knob.default for name, knob in spec.options.items()}
         fitted = memory.default_options(file, spec, memory.free_ram(), memory.free_vram())
-        return _Plan(file, spec, parsed, {**defaults, **fitted, **parsed})
+        return _Plan(file, spec, parsed, {**defaults, **fitted, **parsed}, companions=self._companions(spec, parsed))
+
+    def _companions(self, spec: LoaderSpec, options: Mapping[str, Any]) -> dict[str, ModelFile]:
+        """The models that options name, by option; raises LoadFailed where there is none, or the loader cannot load it."""
+        found = {}
+        for name, knob in spec.options.items():
+            if knob.kind != "model" or not options.get(name):
+                continue
+            try:
+                file = self._find(options[name])
+            except NotFound as error:
+                raise LoadFailed(f"{name}: {error.message}", param=name) from error
+            if file.problem or spec.accepts(file) <= 0:
+                raise LoadFailed(f"{name}: {file.name} {file.problem or f'is {file.format}, which {spec.title} cannot load.'}",
+                                 param=name)
+            found[name] = file
+        return found
 
     async def _exchange(self, plan: _Plan) -> Held:
         """Load the new model and let go of the one it replaces; before, where both fit in memory; else after, with a way back."""
@@ -204,7 +228,7 @@ class Loading:
         """Load again what made room in vain; a cancel ends this too. Raises both reasons in one where it fails."""
         self._watch.set(LoadState("loading", old.name, old.spec.name, 0.0, f"Bringing back {old.name}"))
         try:
-            await self._start(_Plan(old.file, old.spec, old.asked, old.options,
+            await self._start(_Plan(old.file, old.spec, old.asked, old.options, companions=old.companions,
                                     adapters=[(one.name, one.weight) for one in old.adapters]))
         except AppError as error:
             words = f"{instead_of.message} {old.name} could not be brought back either: {error.message}"
@@ -225,12 +249,12 @@ class Loading:
             self._watch.set(LoadState("loading", file.name, spec.name, fraction, what))
 
         self._log = log = self._log_dir / (re.sub(r"[^A-Za-z0-9._-]+", "-", file.name)[-80:] + ".log")
-        worker = await WorkerClient.start(loader=spec.name, path=file.path, options=plan.options, log_path=log,
-                                          on_progress=progress)
+        options = {**plan.options, **{name: other.path for name, other in plan.companions.items()}}
+        worker = await WorkerClient.start(loader=spec.name, path=file.path, options=options, log_path=log, on_progress=progress)
         facts = worker.facts
         held = Held(file, spec, plan.asked, plan.options, worker,
                     detect_marks(facts.chat_template, tuple(facts.special_tokens.values())),
-                    forecast_bytes=forecast(file, plan.options).total_bytes)
+                    forecast_bytes=plan.bytes_needed, companions=plan.companions)
         worker.on_death = lambda error: self._lost(held, error)
         if not worker.alive:  # it died between its last word and here; nobody would hear of it any more
             raise LoadFailed(f"The process of {file.name} ended as soon as it was loaded; see the log.", log=worker.log_tail())
@@ -281,5 +305,5 @@ async def _ended(held: Held) -> None:
 
 def _fits(plan: _Plan) -> bool:
     """Whether the model fits beside what is loaded now, with a tenth to spare."""
-    needed = forecast(plan.file, plan.options).total_bytes * 1.1
+    needed = plan.bytes_needed * 1.1
     return needed <= memory.free_ram() and (not memory.free_vram() or needed <= memory.free_vram())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ class Held:
     """A loaded model and its process; the engine alone changes it, on the event loop.
 
     asked: the options as given; options: those completed; facts.options says how they came out. runs: those not yet ended, by id.
-    forecast_bytes: what loading it was expected to take.
+    forecast_bytes: what loading it was expected to take. companions: the other models that its options name, by option.
     adapters: what is attached, also with weight 0. attaching: puts on others; runs wait for its end.
     adapters_problem: why those that were to come back with the model are not attached, "" where they are.
     """
@@ -45,6 +46,7 @@ class Held:
     loaded_at: float = field(default_factory=time.time)
     retiring: bool = False
     forecast_bytes: int = 0
+    companions: Mapping[str, ModelFile] = field(default_factory=dict)
     adapters: tuple[Attached, ...] = ()
     adapters_problem: str = ""
     attaching: asyncio.Task[None] | None = None

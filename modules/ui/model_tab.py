@@ -137,7 +137,8 @@ class ModelTab:
         self._cancel.click(self._cancel_load, None, None, queue=False, **quiet)
         self._unload.click(self._run_unload, None, None, **quiet)
         self._page.follows.append((self._shows, self._now))
-        self._page.lists.append(([*self._list.outputs, self._model], self._listed))
+        naming = [self._fields()[field] for field in self._choices_of([])]
+        self._page.lists.append(([*self._list.outputs, self._model, *naming], self._listed))
         self._page.lists.append((self._adapters.listed, self._adapters.found))
         self._page.progress.append((self._shows, self._now))
 
@@ -155,9 +156,15 @@ class ModelTab:
         """Updates that show what is saved for the model: a line, the button to forget it, and the options themselves."""
         saved = await self._page.services.saved_options.get(name) if name else None
         values = {f"{saved.loader}: {option}": value for option, value in saved.options.items()} if saved else {}
-        knobs = self._knobs()
+        knobs, named = self._knobs(), self._choices_of(await self._engine.files())
         return [*self._kept_lines(saved), gr.update(choices=list(values), value=list(values)),
-                *(gr.update(value=shown(knob, values.get(field, knob.default))) for field, knob in knobs.items())]
+                *(gr.update(value=shown(knob, values.get(field, knob.default)), **named.get(field, {}))
+                  for field, knob in knobs.items())]
+
+    def _choices_of(self, files: list[ModelFile]) -> dict[str, dict[str, Any]]:
+        """The choices of the options that name another model, by what stands in "Set by hand"."""
+        return {f"{name}: {option}": {"choices": [("none", ""), *(file.name for file in files if spec.accepts(file) > 0)]}
+                for name, spec in self._engine.loaders.items() for option, knob in spec.options.items() if knob.kind == "model"}
 
     def _kept_lines(self, saved: Saved | None) -> list[Any]:
         if saved is None:
@@ -271,7 +278,8 @@ class ModelTab:
     async def _listed(self, _: str = "") -> list[Any]:
         """The list read anew; what is chosen in it stays."""
         files = await self._engine.files()
-        return [*await self._list.fresh(files), gr.update(choices=[file.name for file in files])]
+        return [*await self._list.fresh(files), gr.update(choices=[file.name for file in files]),
+                *(gr.update(**choices) for choices in self._choices_of(files).values())]
 
     async def _filtered(self, text: str, format: str, order: str) -> list[Any]:
         return await self._list.shown(await self._engine.files(), text, format, order)

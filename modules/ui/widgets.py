@@ -31,6 +31,8 @@ def widget(knob: Knob, **rest: Any) -> gr.components.Component:
         return gr.Checkbox(**common)
     if knob.kind == "choice":
         return gr.Dropdown(choices=list(knob.choices), **common)
+    if knob.kind == "model":  # the names are filled in by who knows them
+        return gr.Dropdown(choices=[("none", "")], allow_custom_value=True, **common)
     if knob.kind in ("int", "float"):
         low, high = knob.minimum, knob.maximum
         step = knob.step or (1 if knob.kind == "int" else 0.01)
