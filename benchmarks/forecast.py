@@ -4,7 +4,8 @@
     python -m benchmarks.forecast --only Q8_0
 
 Measured is the worker's proportional set size (Linux) once a prompt has filled the context, or FILL tokens of a longer one:
-llama.cpp takes its whole KV cache at the start. Without flash attention the scores grow with what is read, so that case reads all. The empty worker is this one before it read a weight. The Model tab shows both.
+llama.cpp takes its whole KV cache at the start. Without flash attention the scores grow with what is read, so that case reads a
+whole context. The empty worker is this one before it read a weight. The Model tab shows both.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from .llama_cpp_parts.adapters import Adapters
 from .llama_cpp_parts.cells import Cells, NoRoom
 from .llama_cpp_parts.chain import PARAMS, Samplers
 from .llama_cpp_parts.context import Context, Settings
-from .llama_cpp_parts.drafts import Speculation, open_speculation
+from .llama_cpp_parts.drafts import GgufDraft, open_speculation
 from .llama_cpp_parts.evaluate import POOLING, Evaluator
 from .llama_cpp_parts.library import Library
 from .llama_cpp_parts.options import Options, settings_for, split_of
@@ -56,7 +56,7 @@ class LlamaCpp:
         self._library = Library()
         self._model: Any = None
         self._context: Context | None = None
-        self._speculation: Speculation | None = None
+        self._draft: GgufDraft | None = None
         self._runs: dict[str, Run] = {}
         try:
             self._open(path, options, progress)
@@ -86,7 +86,7 @@ class LlamaCpp:
                             parking_bytes=options.parking << 20)
         self._adapters = Adapters(library, self._model, path)
         self._samplers = Samplers(c, self.vocabulary, self._context.size)
-        self._speculation = open_speculation(
+        self._speculation, self._draft = open_speculation(
             options, library, self.vocabulary, settings, can_take_back=can_trim and not self._context.n_swa,
             gpu_layers=gpu_layers, progress=progress)
         self._pooling = POOLING.get(library.metadata(self._model, "pooling_type"), "mean")
@@ -160,8 +160,7 @@ class LlamaCpp:
             raise Busy(f"{len(ids)} prompt tokens and {params.max_tokens or 'any number of'} new ones do not fit beside the "
                        "replies that are being written; try again when one is done.") from error
         self._runs[run] = Run(run, ids, seq, chain, n_cached, params.max_tokens, params.top_logprobs,
-                              decoder_after(ids, self.vocabulary),
-                              self._speculation.guesses(ids) if self._speculation else None)
+                              decoder_after(ids, self.vocabulary), self._speculation.guesses(ids))
         return n_cached
 
     def step(self) -> list[tuple[str, StepResult]]:
@@ -186,13 +185,12 @@ class LlamaCpp:
                 results.append((run.name, Prefilled(len(run.prompt), len(run.prompt), run.n_cached)))
             results += ((run.name, result) for result in self._sample(run))
         seconds = time.perf_counter() - started
-        n_guessed = sum(len(run.guessed) for run in decoding)
         if filling:
             self._pace.prefilled(len(decoding), sum(filling.values()), seconds)
-        elif not n_guessed:
+        elif not any(run.guessed for run in decoding):
             self._pace.decoded(len(decoding), seconds)
-        if self._speculation is not None and len(decoding) == 1 and not filling:
-            self._speculation.costs.took(n_guessed, seconds)
+        if len(decoding) == 1 and not filling and (guesses := decoding[0].guesses):
+            guesses.lasted(seconds)
         return results
 
     def _fill_batch(self) -> tuple[list[Run], dict[Run, int]]:
@@ -307,9 +305,8 @@ class LlamaCpp:
         """Free everything; a second call does nothing."""
         for name in list(self._runs):
             self.remove(name)
-        if self._speculation is not None:
-            self._speculation.close()
-            self._speculation = None
+        if self._draft is not None:
+            self._draft.close()
         if self._context is not None:
             self._samplers.close()
             self._context.close()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from modules.core.errors import LoadFailed
 from modules.core.knobs import knobs_of, setting
 from modules.core.loader import Loader, LoaderSpec, ModelFile, Progress
 from modules.sampling.chain import HONOURED
 
 from .transformers_parts.facts import FEATURES
-from .transformers_parts.ready import CommonOptions, finish, set_threads
+from .transformers_parts.ready import AHEAD, ALONE, CommonOptions, finish, set_threads
+
+if TYPE_CHECKING:
+    from .transformers_parts.draft import HfDraft
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,10 @@ class Options(CommonOptions):
                                 "scale, activations stay as they are.", choices=("none", "8bit", "4bit", "int8"))
     compute_dtype: str = setting("choice", "auto", "4-bit number format", "In which 4-bit weights are computed; auto is the "
                                  "number format.", choices=("auto", "float32", "bfloat16", "float16"))
+    speculation: str = setting("choice", "none", "Speculation", f"{AHEAD} prompt_lookup guesses what the chat repeats, "
+                               f"draft_model asks a smaller model. {ALONE}", choices=("none", "prompt_lookup", "draft_model"))
+    draft_model: str = setting("model", "", "Draft model", "For speculation draft_model: a smaller model of the same family.",
+                               maximum=1000)
 
 
 def accepts(file: ModelFile) -> float:
@@ -51,7 +60,27 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> Loader:
         chosen = {**options, "dtype": str(dtype).removeprefix("torch.")}
         if options["quantization"] == "none" and checkpoint.quantization:
             chosen["quantization"] = checkpoint.quantization
-        return finish(model, tokenizer, device, chosen, progress, SPEC.features)
+        draft = _draft(options, dtype, device, progress)
+        chosen["draft_model"] = Path(options["draft_model"]).name
+        return finish(model, tokenizer, device, chosen, progress, SPEC.features, draft)
+
+
+def _draft(options: dict[str, Any], dtype: Any, device: str, progress: Progress) -> HfDraft | None:
+    """The draft model, unquantized, where the options want one; raises as `load`."""
+    wants_one = options["speculation"] == "draft_model"
+    if wants_one != bool(options["draft_model"]):
+        raise LoadFailed("speculation draft_model and a draft_model go together: choose both, or neither.", param="draft_model")
+    if not wants_one:
+        return None
+    from .transformers_parts import checkpoint as checkpoints
+    from .transformers_parts import model as models
+    from .transformers_parts.draft import HfDraft
+
+    checkpoint = checkpoints.inspect(options["draft_model"])
+    with models.plain_errors(checkpoint.folder.name), models.weight_progress(progress, 0.95, 0.95):
+        config = models.load_config(checkpoint)
+        model = models.load_weights(checkpoint, config, {**options, "quantization": "none"}, dtype, device)
+        return HfDraft(model, models.load_tokenizer(checkpoint), device)
 
 
 SPEC = LoaderSpec(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from loaders.llama_cpp import LlamaCpp
-from loaders.llama_cpp_parts import drafts
+from modules import registry
 from modules.core.errors import LoadFailed
 from modules.core.params import GenerationParams
+from modules.engine import Engine
+from modules.models.catalog import Catalog
+from modules.sampling import draft_model
 from tests.contract.play import Played, Stage, prompt_of
 from tests.llama_play import EXACT, GREEDY, changed, load
 from tests.tiny_memories import tiny_gemma, tiny_mamba
-from tests.tiny_models import tiny_gguf
+from tests.tiny_models import tiny_gguf, tiny_hf
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 LONG = changed(max_tokens=60)
@@ -44,8 +48,7 @@ def options(path: Path, kind: str, **more: Any) -> dict[str, Any]:
 
 def always(loader: LlamaCpp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guesses cost nothing and none is too unlikely, so that they are always tried: a tiny model is sure of nothing."""
-    monkeypatch.setattr(drafts, "LEAST_CHANCE", 0.0)
-    assert loader._speculation is not None
+    monkeypatch.setattr(draft_model, "LEAST_CHANCE", 0.0)
     loader._speculation.costs.took = lambda n_guesses, seconds: None  # type: ignore[method-assign]
 
 
@@ -178,3 +181,24 @@ def test_what_cannot_be_guessed_for_is_refused_with_the_way_out(path: Path, tmp_
         with pytest.raises(LoadFailed, match=words):
             load(path, **wrong)
     assert GREEDY.max_tokens == 20 and load(path, **options(path, "draft_model")).facts.options["draft_model"] == path.name
+
+
+async def test_a_draft_model_is_named_as_the_list_has_it_and_counts_in_the_forecast(path: Path, tmp_path: Path) -> None:
+    shutil.copy(path, tmp_path / "large.gguf")
+    shutil.copy(path, tmp_path / "small.gguf")
+    tiny_hf(tmp_path / "folder")
+    engine = Engine(Catalog([tmp_path]), registry.find_loaders(), log_dir=tmp_path / "log")
+    (tmp_path / "log").mkdir()
+    plain = {"context": 512, "threads": 1}
+    drafting = {**plain, "speculation": "draft_model"}
+    try:
+        alone = (await engine.load("large", options=plain)).forecast_bytes
+        held = await engine.load("large", options={**drafting, "draft_model": "small"})
+        assert held.forecast_bytes == 2 * alone and held.asked["draft_model"] == "small"
+        assert held.facts.options["draft_model"] == "small.gguf", "no path of this machine"
+        for name, words in (("none", "draft_model: .*none"), ("folder", "draft_model: folder is safetensors")):
+            with pytest.raises(LoadFailed, match=words):
+                await engine.load("large", options={**drafting, "draft_model": name})
+        assert engine.held().forecast_bytes == 2 * alone, "what was loaded stays"
+    finally:
+        await engine.close()

@@ -81,10 +81,17 @@ def test_the_loader_chooses_the_number_format_that_was_forecast(tmp_path: Path, 
         assert str(chosen) == f"torch.{dtype_of(file, {'dtype': asked})}"
 
 
-def test_scores_count_where_attention_is_not_flash() -> None:
+def test_scores_count_where_attention_is_not_flash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.models.forecast.may_have_gpu", lambda: True)
     file = replace(LLAMA, heads=32, hidden_size=4096, feed_forward=14_336)
     plain = forecast(file, {"context": 8192, "flash_attention": "off"}).compute_bytes
     assert plain - forecast(file, {"context": 8192}).compute_bytes == 512 * 32 * 8192 * 4
+    monkeypatch.setattr("modules.models.forecast.may_have_gpu", lambda: False)
+    on_cpu = {"context": 8192, "threads": 16}  # 16 cores compute 35 tokens of 8 B parameters in a piece's time
+    assert forecast(file, on_cpu | {"flash_attention": "off"}).compute_bytes - forecast(file, on_cpu).compute_bytes == (
+        64 * 32 * 8192 * 4)
+    small = replace(file, n_params=500_000_000)
+    assert forecast(small, on_cpu).compute_bytes == forecast(replace(file, n_params=0), on_cpu).compute_bytes, "a whole batch"
 
 
 async def test_what_a_loaded_model_takes_is_measured_without_its_libraries(tmp_path: Path) -> None:

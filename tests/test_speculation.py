@@ -37,17 +37,18 @@ def test_a_guess_is_what_stands_in_the_text_after_equal_tokens(ids: list[int], n
 
 
 class Always:
-    """Guesses the token 1 for ever, and remembers how many were asked for."""
+    """Guesses the token 1 for ever, and remembers how many were asked for. knows: or nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_free: bool = True, knows: bool = True) -> None:
         self.asked: list[int] = []
+        self.is_free, self.knows = is_free, knows
 
     def add(self, token: int) -> None:
         pass
 
     def draft(self, n: int) -> list[int]:
         self.asked.append(n)
-        return [1] * n
+        return [1] * n if self.knows else []
 
 
 def run(share_right: float, each: float, *, steps: int = 400, most: int = 16) -> tuple[float, Always]:
@@ -61,8 +62,8 @@ def run(share_right: float, each: float, *, steps: int = 400, most: int = 16) ->
         n_right = next((i for i in range(len(guess)) if chance.random() >= share_right), len(guess))
         sampled = [1] * n_right + [2]
         took = 1 + each * len(guess)
-        costs.took(len(guess), took)
         guesses.took(guess, sampled)
+        guesses.lasted(took)
         seconds, tokens = seconds + took, tokens + len(sampled)
     return tokens / seconds, drafter
 
@@ -90,6 +91,20 @@ def test_a_run_that_begins_to_repeat_itself_is_guessed_again() -> None:
         guess = guesses.next(8)
         guesses.took(guess, [*guess, 1])
     assert len(drafter.asked) - n_wrong > 150 and guesses.n_right > 500
+
+
+def test_a_drafter_that_knows_nothing_is_asked_seldom_unless_asking_is_free() -> None:
+    asked = {}
+    for is_free in (True, False):
+        costs, drafter = Costs(), Always(is_free=is_free, knows=False)
+        costs.took(0, 1.0)
+        guesses = Guesses(drafter, costs, most=8)
+        for _ in range(400):
+            n_before = len(drafter.asked)
+            guesses.took(guesses.next(8), [2])
+            guesses.lasted(1.0 if is_free or len(drafter.asked) == n_before else 1.4)
+        asked[is_free] = len(drafter.asked)
+    assert asked[True] == 400 and asked[False] < 40
 
 
 def test_there_is_no_guess_beyond_the_room() -> None:

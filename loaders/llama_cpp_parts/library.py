@@ -15,6 +15,8 @@ from typing import Any
 from modules.core.errors import LoadFailed, OutOfMemory
 from modules.core.loader import Progress
 
+from .mapping import let_go
+
 INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5  # ggml_log_level
 BUFFER = re.compile(r"buffer size =\s*([\d.]+) MiB")
 FLASH = re.compile(r"Flash Attention (enabled|disabled)")
@@ -111,6 +113,8 @@ class Library:
         if not model:
             raise self.failure(f"{Path(path).name} could not be loaded",
                                "Check that the download is complete and that this llama.cpp knows the model's architecture.")
+        if mmap and not mlock:
+            let_go(path)
         return model
 
     def metadata(self, model: Any, name: str) -> str:

@@ -60,6 +60,11 @@ def is_plain(cache: Any) -> bool:
     return all(type(layer) in (growing_layer(), DynamicLayer, DynamicSlidingWindowLayer, DummyLayer) for layer in cache.layers)
 
 
+def takes_back(cache: Any) -> bool:
+    """Whether every layer can always be cut back."""
+    return all(type(layer) is growing_layer() for layer in cache.layers)
+
+
 def cut(cache: Any, n_held: int, n_wanted: int) -> bool:
     """Shorten the cache from n_held tokens to n_wanted; False where it cannot be, and the cache is then of no use.
 

@@ -39,6 +39,13 @@ class Forward:
         with torch.inference_mode():
             return self._numpy(self._outputs(ids, n_held, cache, **self._keep).logits[0, -1])
 
+    def rows_after(self, ids: Sequence[int], n_held: int, cache: Any) -> np.ndarray:
+        """Evaluate the ids after the n_held that the cache holds; (len(ids), vocab_size) float32 logits that follow each."""
+        import torch
+
+        with torch.inference_mode():
+            return self._numpy(self._outputs(ids, n_held, cache).logits[0])
+
     def rows(self, ids: Sequence[int], start: int) -> np.ndarray:
         """(len(ids) - start, vocab_size) float32: the logits after each position from `start` on."""
         return self._numpy(self._rows(ids, start))

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modules.core.knobs import setting
 from modules.core.loader import Loader, Progress
+from modules.sampling.speculation import Speculation
 
 from .facts import FEATURES, USUAL_CONTEXT, describe
+
+if TYPE_CHECKING:
+    from .draft import HfDraft
+
+
+AHEAD = ("Guesses tokens ahead and lets the model check several at once: faster where guesses are often right, and not tried "
+         "where they are not.")
+ALONE = "Used while one reply is written alone. Equal seeds may then give another text."
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,9 @@ class CommonOptions:
                              "package and a GPU.", choices=("auto", "sdpa", "eager", "flash_attention_2"))
     threads: int = setting("int", 0, "Threads", "CPU threads; 0 is PyTorch's choice, the physical cores.", minimum=0,
                            maximum=1024)
+    speculation: str = setting("choice", "none", "Speculation", f"{AHEAD} prompt_lookup guesses what the chat repeats. {ALONE}",
+                               choices=("none", "prompt_lookup"))
+    draft_tokens: int = setting("int", 8, "Draft tokens", "Most tokens guessed at once.", minimum=1, maximum=64)
 
 
 def set_threads(threads: int) -> None:
@@ -32,10 +44,14 @@ def set_threads(threads: int) -> None:
 
 
 def finish(model: Any, tokenizer: Any, device: str, chosen: dict[str, Any], progress: Progress,
-           features: frozenset[str] = FEATURES) -> Loader:
-    """The loader of a model in inference mode on its device, tried once. chosen: the options as they came out so far."""
+           features: frozenset[str] = FEATURES, draft: HfDraft | None = None) -> Loader:
+    """The loader of a model in inference mode on its device, tried once. chosen: the options as they came out so far.
+
+    Raises LoadFailed where nobody can guess for it as the options say.
+    """
     import torch
 
+    from .draft import guessing
     from .forward import Forward
     from .runs import TransformersLoader
     from .text import TokenText
@@ -45,7 +61,11 @@ def finish(model: Any, tokenizer: Any, device: str, chosen: dict[str, Any], prog
     vocab_size = len(forward.last_row([0], 0, forward.new_cache()))
     text = TokenText(tokenizer, vocab_size)
     attention = model.config._attn_implementation or chosen["attention"]
+    speculation = Speculation(most=0)
+    if chosen["speculation"] != "none":
+        features -= {"repeatable"}
+        speculation = guessing(forward, text, draft, most=chosen["draft_tokens"])
     options = {**chosen, "device": device, "threads": torch.get_num_threads(), "attention": attention}
     facts = describe(tokenizer, text, forward, options, vocab_size, features)
     progress(1.0, "Ready")
-    return TransformersLoader(forward, text, facts)
+    return TransformersLoader(forward, text, facts, speculation)

@@ -13,9 +13,11 @@ from modules.core.errors import AppError, BadRequest, Busy, ContextTooLong
 from modules.core.loader import FinishReason, ModelFacts, Prefilled, RunFailed, StepResult, Token
 from modules.core.params import GenerationParams
 from modules.sampling.chain import Sampler, alternatives, log_probabilities
+from modules.sampling.speculation import Guesses, Speculation
 from modules.sampling.vocabulary import Vocabulary
 
 from .adapters import Adapters
+from .cache import cut
 from .forward import Forward
 from .idle import IdleCaches
 from .model import translate
@@ -30,8 +32,8 @@ MAX_LOGITS_BYTES = 32 << 20
 
 @dataclass
 class Run:
-    """One run's state. ids: prompt and sampled tokens; n_evaluated: how many of them `cache` holds; all but `sampler`, `decoder`
-    and the numbers stay as they are. Changed only by TransformersLoader.step."""
+    """One run's state. ids: prompt and sampled tokens; n_evaluated: how many of them `cache` holds, n_ahead: guesses after them;
+    all but `sampler`, `decoder`, `guesses` and the numbers stay as they are. Changed only by TransformersLoader.step."""
 
     name: str
     cache_key: str
@@ -43,11 +45,19 @@ class Run:
     n_evaluated: int
     sampler: Sampler
     decoder: codecs.IncrementalDecoder
+    guesses: Guesses | None = None
+    n_ahead: int = 0
 
     @property
     def is_decoding(self) -> bool:
         """Whether only the newest token is still to be evaluated."""
         return len(self.ids) > self.n_prompt and self.n_evaluated == len(self.ids) - 1
+
+    def room(self, context: int) -> int:
+        """How many guesses may be checked with the next token."""
+        left = context - len(self.ids) - 1
+        most = self.params.max_tokens
+        return max(0, min(left, self.n_prompt + most - len(self.ids) - 1) if most else left)
 
 
 class TransformersLoader:
@@ -58,8 +68,9 @@ class TransformersLoader:
     alters a token as seldom as it alters the distribution. In float32 that is about one token in a hundred thousand.
     """
 
-    def __init__(self, forward: Forward, text: TokenText, facts: ModelFacts) -> None:
+    def __init__(self, forward: Forward, text: TokenText, facts: ModelFacts, speculation: Speculation) -> None:
         self.facts = facts
+        self._speculation = speculation
         self._forward, self._text = forward, text
         self._vocabulary: Vocabulary = text.vocabulary()
         self._idle = IdleCaches(forward.config, facts.slots, forward.new_cache)
@@ -93,7 +104,8 @@ class TransformersLoader:
         cache_key = self._adapters.signature + cache_key
         reusable = self._forward.takes_chunks  # else what follows a prefix cannot be evaluated apart from it
         cache, n_held = self._idle.take(cache_key if reusable else None, ids, len(self._runs))
-        self._runs[run] = Run(run, cache_key, params, ids, len(ids), n_held, cache, n_held, sampler, decoder)
+        self._runs[run] = Run(run, cache_key, params, ids, len(ids), n_held, cache, n_held, sampler, decoder,
+                              self._speculation.guesses(ids))
         return n_held
 
     def step(self) -> list[tuple[str, StepResult]]:
@@ -103,15 +115,23 @@ class TransformersLoader:
         for run in decoding:
             self._attempt(run, self._decode, results)
         if decoding:
-            self._pace.decoded(time.perf_counter() - started)
+            self._learn(decoding, time.perf_counter() - started)
         filling = next((run for run in self._runs.values() if not run.is_decoding), None)
         if filling is not None:
             self._attempt(filling, lambda run: self._prefill(run, alone=not decoding), results)
         return results
 
+    def _learn(self, decoding: list[Run], seconds: float) -> None:
+        guesses = decoding[0].guesses
+        if len(decoding) == 1 and guesses is not None:
+            guesses.lasted(seconds)
+            if guesses.n_last:
+                return
+        self._pace.decoded(seconds)
+
     def remove(self, run: str) -> None:
         ended = self._runs.pop(run, None)
-        if ended is not None and ended.cache is not None:
+        if ended is not None and ended.cache is not None and self._took_back(ended):
             self._idle.put(ended.cache_key, ended.ids[: ended.n_evaluated], ended.cache)
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
@@ -175,7 +195,7 @@ class TransformersLoader:
             # Some layers of its cache may hold the failed tokens and others not, so the cache is of no more use.
             if known is not None and known.code == "out_of_memory" and self._idle.clear():
                 self._forward.free_memory()
-                run.cache, run.n_evaluated = self._forward.new_cache(), 0
+                run.cache, run.n_evaluated, run.n_ahead = self._forward.new_cache(), 0, 0
                 return
             self._runs.pop(run.name, None)
             words = " ".join(str(error).split())[:400] or type(error).__name__
@@ -195,9 +215,37 @@ class TransformersLoader:
         return told if run.n_evaluated < total else [*told, self._sample(run, logits)]
 
     def _decode(self, run: Run) -> list[StepResult]:
+        guessed = run.guesses.next(run.room(self.facts.context)) if run.guesses and len(self._runs) == 1 else []
+        if guessed:
+            return self._check(run, guessed)
         logits = self._forward.last_row(run.ids[-1:], run.n_evaluated, run.cache)
         run.n_evaluated += 1
-        return [self._sample(run, logits)]
+        token = self._sample(run, logits)
+        if run.guesses is not None:
+            run.guesses.took((), (token.id,))
+        return [token]
+
+    def _check(self, run: Run, guessed: list[int]) -> list[StepResult]:
+        """The next token, and those after it for which the guesses were right; what was wrong is taken back."""
+        rows = self._forward.rows_after([run.ids[-1], *guessed], run.n_evaluated, run.cache)
+        run.n_evaluated, run.n_ahead = run.n_evaluated + 1, len(guessed)
+        tokens: list[Token] = []
+        for row, guess in zip(rows, [*guessed, None], strict=True):
+            token = self._sample(run, row)
+            tokens.append(token)
+            if token.finish is not None or token.id != guess:
+                break
+            run.n_evaluated, run.n_ahead = run.n_evaluated + 1, run.n_ahead - 1
+        if run.name in self._runs and not self._took_back(run):
+            run.cache, run.n_evaluated = self._forward.new_cache(), 0  # it is read again
+        assert run.guesses is not None
+        run.guesses.took(guessed, [token.id for token in tokens])
+        return list(tokens)
+
+    def _took_back(self, run: Run) -> bool:
+        """Cut the guesses off the cache that were not right; False where it is of no more use."""
+        n_wrong, run.n_ahead = run.n_ahead, 0
+        return not n_wrong or cut(run.cache, run.n_evaluated + n_wrong, run.n_evaluated)
 
     def _sample(self, run: Run, logits: np.ndarray) -> Token:
         """Draw the next token and make its text; the run is over and its cache idle when the token has `finish`."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..core.loader import ModelFile
 from ..core.number_format import number_format
+from .processor import computes_bfloat16, may_have_gpu, physical_cores
 
 LARGEST_DEFAULT_CONTEXT = 16_384  # tokens
 UNKNOWN_KV_BYTES = 128 << 10      # a token, where the headers do not say: that of an 8 B Llama 3
 BATCH = {"gguf": 512, "": 256}    # tokens of a prompt that are computed together: llama.cpp's ubatch, a chunk of Transformers
+# On a CPU the GGUF loader's pieces of a prompt are shorter: what is computed in CHUNK_SECONDS, at least SMALLEST_CHUNK tokens.
+CHUNK_SECONDS, SMALLEST_CHUNK, CORE_FLOPS = 0.35, 64, 100e9
 BUFFERS = {"gguf": 8 << 20, "": 64 << 20}  # beside the activations: scratch of the backend, what PyTorch keeps
 
 # bytes an element of the KV cache; block formats count their scales
@@ -69,16 +70,6 @@ def dtype_of(file: ModelFile, options: Mapping[str, Any]) -> str:
                          is_on_cpu=str(options.get("device", "auto")) in ("auto", "cpu"), computes_bfloat16=computes_bfloat16())
 
 
-@functools.cache
-def computes_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16, so that half precision stays so on it."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_tile" in flags
-
-
 def context_bytes(file: ModelFile, options: Mapping[str, Any]) -> float:
     """KV bytes for each token of the option `context`: llama.cpp's slots share one context, others have one each."""
     if "dtype" in options:
@@ -97,6 +88,9 @@ def _compute_bytes(file: ModelFile, options: Mapping[str, Any], context: int) ->
         return 0
     kind = "gguf" if file.format == "gguf" else ""
     batch = min(context, int(options.get("ubatch") or BATCH[kind]))
+    if kind == "gguf" and file.n_params and not may_have_gpu():
+        threads = int(options.get("threads") or physical_cores())
+        batch = min(batch, max(SMALLEST_CHUNK, int(CHUNK_SECONDS * threads * CORE_FLOPS / (2 * file.n_params))))
     hidden = file.hidden_size or file.heads * file.head_dim or 4096
     values = batch * (4 * hidden + 2 * (file.feed_forward or 4 * hidden))
     if options.get("flash_attention") == "off":

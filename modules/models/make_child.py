@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import AppError, LoadFailed
-from . import memory
 from .convert import convert
+from .processor import physical_cores
 from .quantize import quantize
 from .save_packed import save_bnb, save_gptq
 from .targets import TARGETS, Target
@@ -60,7 +60,7 @@ def make(source: Path, target: Target, folder: Path, tell: Teller) -> None:
             kind = exact_type(source)
             whole = folder / BETWEEN
             convert(source, whole, kind, counted(f"Writing {kind.upper()} first"))
-        quantize(whole, folder / f"{RESULT}.gguf", target.name, memory.physical_cores(), counted(f"Quantizing to {target.name}"),
+        quantize(whole, folder / f"{RESULT}.gguf", target.name, physical_cores(), counted(f"Quantizing to {target.name}"),
                  lambda line: tell(log=line))
         if source.is_dir():
             whole.unlink()

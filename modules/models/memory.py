@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from ..core.loader import LoaderSpec, ModelFile
 from .forecast import LARGEST_DEFAULT_CONTEXT, Forecast, context_bytes, forecast
+from .processor import physical_cores
 
 CONTEXT_STEP = 256                # llama.cpp rounds to it, and loses prefix reuse where it has to
 SMALLEST_CONTEXT = 512
@@ -92,21 +92,3 @@ def free_vram() -> int:
         return sum(int(line) for line in done.stdout.split()[:64]) << 20
     except (OSError, subprocess.SubprocessError, ValueError):
         return 0
-
-
-def physical_cores() -> int:
-    """Cores this process may use, hyper-threads counted once."""
-    import psutil
-    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
-    quota = _cpu_quota(Path("/sys/fs/cgroup"))
-    return max(1, min(physical, usable, quota or physical))
-
-
-def _cpu_quota(root: Path) -> int | None:
-    """Whole CPUs that the control group grants, at least one; None without a limit."""
-    try:
-        allowed, period = (root / "cpu.max").read_text().split()
-        return max(1, int(allowed) // int(period))
-    except (OSError, ValueError, ZeroDivisionError):
-        return None

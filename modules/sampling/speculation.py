@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from .draft_model import Draft, DraftModel
+
 SIZES = (3, 2)  # tokens that have to agree, the longer first
 MOST_SHIFT = 21  # bits of one token id in a key: vocabularies of up to two million
 FIRST_CHANCE = 0.7  # that a guess is right, before any was checked
@@ -19,13 +21,16 @@ FIRST_COST = 0.1  # of a plain step, for each guess that is checked with it
 
 
 class Drafter(Protocol):
-    """Guesses how one run goes on. On the loader's thread."""
+    """Guesses how one run goes on. On the loader's thread. is_free: asking costs no time worth counting."""
+
+    is_free: bool
 
     def add(self, token: int) -> None:
         """The run goes on with this token."""
 
-    def draft(self, n: int) -> list[int]:
-        """At most n tokens that may follow; [] where there is no guess. Asked again before `add`, it may guess again."""
+    def draft(self, n: int) -> list[int] | None:
+        """At most n tokens that may follow; [] where there is no guess, None while it is not ready to guess. Asked again before
+        `add`, it may guess again."""
 
 
 class Lookup:
@@ -34,6 +39,8 @@ class Lookup:
     Prompt lookup (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding), with an index, so that neither a token nor a
     guess costs more in a long chat: some 300 bytes a token.
     """
+
+    is_free = True
 
     def __init__(self, ids: Sequence[int]) -> None:
         """ids: the prompt."""
@@ -94,15 +101,21 @@ class Guesses:
         self._costs = costs
         self._most = most
         self._chance = FIRST_CHANCE
-        self.n_guessed = self.n_right = 0
+        self.n_guessed = self.n_right = self.n_last = 0  # n_last: in the last step
+        self._in_vain: bool | None = False  # the drafter was asked for the last step and knew nothing; None: it was not ready
 
     def next(self, room: int) -> list[int]:
         """What to check with the next step, at most `room` tokens."""
+        self._in_vain = False
         wanted = self._worthwhile(min(self._most, room))
         if not wanted:
             self._chance += DRIFT * (FIRST_CHANCE - self._chance)
             return []
-        return self._drafter.draft(wanted)
+        found = self._drafter.draft(wanted)
+        if not found and not self._drafter.is_free:
+            self._in_vain = None if found is None else True
+            self._chance -= LEARNING * self._chance if self._in_vain else 0.0
+        return found or []
 
     def took(self, guesses: Sequence[int], sampled: Sequence[int]) -> None:
         """A step has sampled these, of which the first may be guesses that were right."""
@@ -115,10 +128,16 @@ class Guesses:
         n_seen = min(len(guesses), n_right + 1)
         for i in range(n_seen):
             self._chance += LEARNING * ((i < n_right) - self._chance)
+        self.n_last = len(guesses)
         self.n_guessed += len(guesses)
         self.n_right += n_right
         for token in sampled:
             self._drafter.add(token)
+
+    def lasted(self, seconds: float) -> None:
+        """The last step of this run, written alone, took so long, with what asking the drafter took."""
+        if self._in_vain is not None:
+            self._costs.took(1 if self._in_vain else self.n_last, seconds)
 
     def _worthwhile(self, most: int) -> int:
         """The number of guesses with the most tokens to be expected for the time; 0 where plain steps are the fastest."""
@@ -134,3 +153,20 @@ class Guesses:
 
 def _average(average: float, seen: float) -> float:
     return average + LEARNING * (seen - average) if average else seen
+
+
+class Speculation:
+    """Who guesses for the runs of a loaded model."""
+
+    def __init__(self, *, most: int, draft: DraftModel | None = None) -> None:
+        """most: guesses at once; 0: nobody guesses. draft: who does; None looks them up in the text."""
+        self.costs = Costs()
+        self._most = most
+        self._draft = draft
+
+    def guesses(self, prompt: Sequence[int]) -> Guesses | None:
+        """A run's, or None where nobody guesses."""
+        if not self._most:
+            return None
+        drafter = Draft(self._draft, prompt) if self._draft is not None else Lookup(prompt)
+        return Guesses(drafter, self.costs, most=self._most)
