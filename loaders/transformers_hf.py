@@ -12,6 +12,7 @@ from modules.core.loader import Loader, LoaderSpec, ModelFile, Progress
 from modules.sampling.chain import HONOURED
 
 from .transformers_parts.facts import FEATURES
+from .transformers_parts.placement import PlacementOptions, place
 from .transformers_parts.ready import AHEAD, ALONE, CommonOptions, finish, set_threads
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options(CommonOptions):
+class Options(PlacementOptions, CommonOptions):
     device: str = setting("choice", "auto", "Device", "Where the model runs; auto takes a GPU where there is one.",
                           choices=("auto", "cuda", "mps", "cpu"))
     dtype: str = setting("choice", "auto", "Number format", "Of weights and KV cache. auto: the checkpoint's own on a GPU; on a "
@@ -53,16 +54,20 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> Loader:
         device = models.choose_device(options["device"])
         config = models.load_config(checkpoint)
         dtype = models.choose_dtype(options["dtype"], checkpoint, config, device)
-        progress(0.05, "Reading the tokenizer")
-        tokenizer = models.load_tokenizer(checkpoint)
-        with models.weight_progress(progress, 0.08, 0.95):
-            model = models.load_weights(checkpoint, config, options, dtype, device)
-        chosen = {**options, "dtype": str(dtype).removeprefix("torch.")}
-        if options["quantization"] == "none" and checkpoint.quantization:
-            chosen["quantization"] = checkpoint.quantization
-        draft = _draft(options, dtype, device, progress)
-        chosen["draft_model"] = Path(options["draft_model"]).name
-        return finish(model, tokenizer, device, chosen, progress, SPEC.features, draft)
+        placement = place(options, device)
+        try:
+            progress(0.05, "Reading the tokenizer")
+            tokenizer = models.load_tokenizer(checkpoint)
+            with models.weight_progress(progress, 0.08, 0.95):
+                model = models.load_weights(checkpoint, config, options, dtype, device, placement)
+            chosen = {**options, "dtype": str(dtype).removeprefix("torch."), "draft_model": Path(options["draft_model"]).name}
+            if options["quantization"] == "none" and checkpoint.quantization:
+                chosen["quantization"] = checkpoint.quantization
+            draft = _draft(options, dtype, device, progress)
+            return finish(model, tokenizer, device, chosen, progress, SPEC.features, draft, placement)
+        except BaseException:
+            placement.close()
+            raise
 
 
 def _draft(options: dict[str, Any], dtype: Any, device: str, progress: Progress) -> HfDraft | None:
@@ -79,7 +84,8 @@ def _draft(options: dict[str, Any], dtype: Any, device: str, progress: Progress)
     checkpoint = checkpoints.inspect(options["draft_model"])
     with models.plain_errors(checkpoint.folder.name), models.weight_progress(progress, 0.95, 0.95):
         config = models.load_config(checkpoint)
-        model = models.load_weights(checkpoint, config, {**options, "quantization": "none"}, dtype, device)
+        plain = {**options, "quantization": "none"}
+        model = models.load_weights(checkpoint, config, plain, dtype, device, place({}, device))
         return HfDraft(model, models.load_tokenizer(checkpoint), device)
 
 

@@ -20,6 +20,8 @@ from modules.core.adapters import Stamp, misfit, signature, stamp
 from modules.core.errors import BadRequest
 from modules.store.adapters import CONFIG, WEIGHTS, Adapter, BadAdapter, Layer, read_peft_adapter
 
+from .placement import is_offloaded
+
 
 class Adapters:
     """The adapters of one model, on its loader's thread. A model without any is as it was loaded, module for module.
@@ -68,6 +70,9 @@ class Adapters:
             raise BadRequest(f"The adapter {path.name} cannot be attached. {error}", param="adapters") from error
         except OSError as error:
             raise BadRequest(f"The adapter {path} cannot be read: {error.strerror or error}.", param="adapters") from error
+        if is_offloaded(self._model):
+            raise BadRequest("Adapters cannot be attached to a model that lies partly on disk or is moved between devices. Load "
+                             "it with device_map single, or with more memory.", param="adapters")
         modules = dict(self._model.named_modules())
         reason = next(filter(None, (_misfit(layer, modules.get(layer.name)) for layer in adapter.layers.values())), "")
         if reason:

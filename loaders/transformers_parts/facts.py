@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from modules.core.loader import ModelFacts
 
+from .placement import where
+
 if TYPE_CHECKING:
     from .forward import Forward
     from .text import TokenText
@@ -30,15 +32,17 @@ def describe(tokenizer: Any, text: TokenText, forward: Forward, options: dict[st
         bos_text=tokenizer.bos_token or "", eos_text=tokenizer.eos_token or "", add_bos=text.adds_bos(bos_id),
         eog_ids=end_ids(tokenizer, text, forward.model, template, vocab_size),
         special_tokens={id_: spelling for id_, spelling in text.control.items() if id_ < vocab_size}, features=features,
-        options={**options, "context": context}, memory_bytes=_held_bytes(forward.model), device=options["device"])
+        options={**options, "context": context}, memory_bytes=_held_bytes(forward.model),
+        device=where(forward.model, options["device"]))
 
 
 def _held_bytes(model: Any) -> int:
-    """Bytes of weights and buffers. What torchao packs says the size of the numbers it stands for, so its parts are counted."""
+    """Bytes of weights and buffers, without what is on disk. What torchao packs says the size of the numbers it stands for, so
+    its parts are counted."""
     def size(tensor: Any) -> int:
         if hasattr(tensor, "__tensor_flatten__"):
             return sum(size(getattr(tensor, part)) for part in tensor.__tensor_flatten__()[0])
-        return int(tensor.nbytes)
+        return 0 if tensor.device.type == "meta" else int(tensor.nbytes)
 
     return sum(size(tensor) for tensor in (*model.parameters(), *model.buffers()))
 

@@ -14,6 +14,7 @@ from modules.core.loader import Progress
 from modules.core.number_format import number_format
 
 from .checkpoint import Checkpoint
+from .placement import Placement
 
 GENERATION_NEEDS = ("input_ids", "past_key_values")
 MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
@@ -145,15 +146,16 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     return AutoTokenizer.from_pretrained(str(checkpoint.folder), local_files_only=True, trust_remote_code=False, use_fast=True)
 
 
-def load_weights(checkpoint: Checkpoint, config: Any, options: dict[str, Any], dtype: Any, device: str) -> Any:
-    """The model in inference mode on its device; raises LoadFailed where the checkpoint lacks some of its weights."""
+def load_weights(checkpoint: Checkpoint, config: Any, options: dict[str, Any], dtype: Any, device: str,
+                 placement: Placement) -> Any:
+    """The model in inference mode where `placement` has it; raises LoadFailed where the checkpoint lacks some of its weights."""
     from transformers import AutoModelForCausalLM
 
     quantization = quantization_config(options["quantization"], _compute_dtype(options, dtype), checkpoint)
     attention = None if options["attention"] == "auto" else options["attention"]
     model, found = AutoModelForCausalLM.from_pretrained(
         str(checkpoint.folder), config=config, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype,
-        device_map=None if device == "cpu" else {"": device}, attn_implementation=attention, output_loading_info=True,
+        attn_implementation=attention, output_loading_info=True, **placement.arguments,
         **({"quantization_config": quantization} if quantization is not None else {}))
     missing = sorted(found["missing_keys"])
     if missing:

@@ -13,6 +13,7 @@ from .facts import FEATURES, USUAL_CONTEXT, describe
 
 if TYPE_CHECKING:
     from .draft import HfDraft
+    from .placement import Placement
 
 
 AHEAD = ("Guesses tokens ahead and lets the model check several at once: faster where guesses are often right, and not tried "
@@ -44,10 +45,11 @@ def set_threads(threads: int) -> None:
 
 
 def finish(model: Any, tokenizer: Any, device: str, chosen: dict[str, Any], progress: Progress,
-           features: frozenset[str] = FEATURES, draft: HfDraft | None = None) -> Loader:
+           features: frozenset[str] = FEATURES, draft: HfDraft | None = None,
+           placement: Placement | None = None) -> Loader:
     """The loader of a model in inference mode on its device, tried once. chosen: the options as they came out so far.
 
-    Raises LoadFailed where nobody can guess for it as the options say.
+    placement is closed with it. Raises LoadFailed where nobody can guess for it as the options say.
     """
     import torch
 
@@ -68,4 +70,4 @@ def finish(model: Any, tokenizer: Any, device: str, chosen: dict[str, Any], prog
     options = {**chosen, "device": device, "threads": torch.get_num_threads(), "attention": attention}
     facts = describe(tokenizer, text, forward, options, vocab_size, features)
     progress(1.0, "Ready")
-    return TransformersLoader(forward, text, facts, speculation)
+    return TransformersLoader(forward, text, facts, speculation, on_close=placement.close if placement else None)

@@ -68,8 +68,10 @@ class TransformersLoader:
     alters a token as seldom as it alters the distribution. In float32 that is about one token in a hundred thousand.
     """
 
-    def __init__(self, forward: Forward, text: TokenText, facts: ModelFacts, speculation: Speculation) -> None:
+    def __init__(self, forward: Forward, text: TokenText, facts: ModelFacts, speculation: Speculation, *,
+                 on_close: Callable[[], None] | None = None) -> None:
         self.facts = facts
+        self._on_close = on_close
         self._speculation = speculation
         self._forward, self._text = forward, text
         self._vocabulary: Vocabulary = text.vocabulary()
@@ -174,6 +176,8 @@ class TransformersLoader:
         self._idle.clear()
         self._adapters.close()
         self._forward.close()
+        if self._on_close is not None:
+            self._on_close()
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         if not ids:

@@ -60,7 +60,9 @@ def _weights_bytes(file: ModelFile, options: Mapping[str, Any]) -> int:
     if file.format != "safetensors" or "dtype" not in options:
         return file.size_bytes
     quantized = WEIGHT_BYTES.get(str(options.get("quantization")))
-    return int(file.n_params * quantized) if quantized else int(file.n_params * WEIGHT_BYTES[dtype_of(file, options)])
+    weights = int(file.n_params * (quantized or WEIGHT_BYTES[dtype_of(file, options)]))
+    limit = float(options.get("cpu_memory") or 0)
+    return min(weights, int(limit * 2**30)) if limit and not may_have_gpu() else weights
 
 
 def dtype_of(file: ModelFile, options: Mapping[str, Any]) -> str:
