@@ -78,7 +78,7 @@ LAYERS: dict[str, Layer] = {
     "loaders": layer(CORE, "modules.sampling", inside=f"numpy llama_cpp httpx gptqmodel {' '.join(TORCH)}"),
     "loaders.openai_server": layer("loaders", CORE, "modules.store.servers", inside="numpy httpx"),
     "loaders.llama_cpp_parts.adapters": layer("loaders.llama_cpp_parts", CORE, "modules.store"),
-    "loaders.transformers_parts.adapters": layer(CORE, "modules.store", inside="peft safetensors torch transformers"),
+    "loaders.transformers_parts.adapters": layer("loaders.transformers_parts", CORE, "modules.store", inside="peft safetensors torch transformers"),
     "modules.assembly": layer(*EDGE),
     "modules.setup": layer("modules.instance", "modules.store", CORE, inside="psutil"),
     "modules.install": layer(),

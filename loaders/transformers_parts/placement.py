@@ -54,13 +54,13 @@ def place(options: dict[str, Any], device: str) -> Placement:
     if cpu and options["quantization"] != "none":
         raise LoadFailed(f"Weights shrunk while loading ({options['quantization']}) cannot be left on disk. Set cpu_memory to 0, "
                          "or quantization to none.", param="cpu_memory")
-    import psutil
     import torch
+    from accelerate.utils import get_max_memory
 
     limits: dict[int | str, int] = {}
     for number in range(torch.cuda.device_count() if device == "cuda" else 0):
         limits[number] = int(gpu * GIB or USABLE * torch.cuda.mem_get_info(number)[0])
-    limits["cpu"] = int(cpu * GIB or USABLE * psutil.virtual_memory().available)
+    limits["cpu"] = int(cpu * GIB or USABLE * get_max_memory()["cpu"])
     scratch = tempfile.TemporaryDirectory(prefix="colloquy-offload-")
     return Placement({"device_map": kind, "max_memory": limits, "offload_folder": scratch.name}, scratch)
 
