@@ -56,6 +56,18 @@ def find_loaders() -> dict[str, LoaderSpec]:
     return found.specs
 
 
+def find(name: str) -> LoaderSpec | None:
+    """The loader of that name, None where there is none that works. The file of that name is looked into first: importing all
+    of them takes a tenth of a second of every load."""
+    try:
+        spec = getattr(importlib.import_module(f"loaders.{name}"), "SPEC", None) if name.isidentifier() else None
+    except Exception:  # noqa: BLE001 - there is no such file, or it is broken, which find_loaders reports
+        spec = None
+    if isinstance(spec, LoaderSpec) and spec.name == name:
+        return spec
+    return find_loaders().get(name)
+
+
 def missing(spec: LoaderSpec) -> list[str]:
     """The modules it requires that are not installed; looks for them without importing them."""
     return [name for name in spec.requires if not _is_installed(name)]

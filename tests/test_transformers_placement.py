@@ -1,4 +1,4 @@
-"""A Transformers model spread over memory and disk: the same numbers, less memory, and words for what cannot be."""
+"""Where a Transformers model and its KV cache lie: the same numbers anywhere, and words for what cannot be."""
 
 from __future__ import annotations
 
@@ -65,3 +65,18 @@ def test_adapters_are_refused_on_a_model_that_lies_partly_on_disk(tmp_path: Path
     with pytest.raises(BadRequest, match="partly on disk"):
         loader.set_adapters([(str(peft_adapter(folder, tmp_path / "adapter")), 1.0)])
     loader.close()
+
+def test_a_static_cache_takes_its_memory_once_and_gives_the_same_text(tmp_path: Path) -> None:
+    folder = tiny_hf(tmp_path / "tiny")
+    growing, static = load(folder, context=512), load(folder, context=512, cache="static")
+    prompt = prompt_of(static)
+    stage = Stage(static)
+    played = stage.add("a", prompt, changed(max_tokens=100))
+    stage.play(lambda: bool(played.tokens))
+    [layer, *_] = static._runs["a"].cache.layers
+    place = layer.room[0].data_ptr()
+    assert layer.room[0].shape[-2] == 512
+    stage.play(lambda: len(played.tokens) == 90)
+    assert layer.room[0].data_ptr() == place
+    stage.play(lambda: played.is_over)
+    assert played.ids == Stage(growing).alone("a", prompt, changed(max_tokens=100)).ids

@@ -19,7 +19,10 @@ def growing_layer() -> Any:
 
         Transformers' own concatenates, so that each token copies the whole cache: at 16k tokens as much memory traffic again as
         reading the weights of a small model. `keys` and `values` are views, (1, heads, n, dimension), of the rows in use.
+        first_room: rows that are taken at the first token, 0 for as many as are needed and some more.
         """
+
+        first_room = 0
 
         def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
             if not self.is_initialized:
@@ -28,7 +31,7 @@ def growing_layer() -> Any:
             n_old = self.get_seq_length()
             n_new = n_old + key_states.shape[-2]
             if n_new > self.room[0].shape[-2]:
-                size = max(n_new, int(GROWTH * n_old)) + FIRST_ROOM
+                size = max(n_new, self.first_room or max(n_new, int(GROWTH * n_old)) + FIRST_ROOM)
                 self.room = [_moved(room, n_old, size) for room in self.room]
             for room, states in zip(self.room, (key_states, value_states), strict=True):
                 room[..., n_old:n_new, :] = states
@@ -44,12 +47,15 @@ def _moved(room: Any, n_kept: int, size: int) -> Any:
     return new
 
 
-def new_cache(config: Any) -> Any:
-    """An empty cache with the layer kinds that the model's configuration asks for."""
+def new_cache(config: Any, room: int = 0) -> Any:
+    """An empty cache with the layer kinds that the model's configuration asks for; room: tokens to take memory for at once."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     cache = DynamicCache(config=config)
     cache.layers = [growing_layer()() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    for layer in cache.layers:
+        if type(layer) is growing_layer():
+            layer.first_room = room
     return cache
 
 
@@ -82,11 +88,11 @@ def cut(cache: Any, n_held: int, n_wanted: int) -> bool:
     return n_wanted == n_held or lengths <= {n_wanted}
 
 
-def copy_of(cache: Any, config: Any, n_wanted: int) -> Any | None:
-    """A new cache with the first n_wanted tokens, the old one left as it is; None where its layers hold more than keys."""
+def copy_of(cache: Any, new: Any, n_wanted: int) -> Any | None:
+    """The empty cache `new` with the first n_wanted tokens, the old one left as it is; None where its layers hold more than
+    keys."""
     if any(type(layer) is not growing_layer() for layer in cache.layers):
         return None
-    new = new_cache(config)
     for old_layer, new_layer in zip(cache.layers, new.layers, strict=True):
         new_layer.update(old_layer.keys[..., :n_wanted, :], old_layer.values[..., :n_wanted, :])
     return new

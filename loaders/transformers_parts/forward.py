@@ -24,6 +24,7 @@ class Forward:
         self.model, self.device = model, device
         self.config = model.config
         accepted = inspect.signature(model.forward).parameters
+        self.room = 0  # tokens that a run's cache takes memory for at its start
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._takes_positions = "position_ids" in accepted
         self._scratch: tuple[list[int], Any] = ([], None)
@@ -31,6 +32,10 @@ class Forward:
 
     def new_cache(self) -> Any:
         return new_cache(self.config)
+
+    def run_cache(self) -> Any:
+        """An empty cache for a run, with `room`."""
+        return new_cache(self.config, self.room)
 
     def last_row(self, ids: Sequence[int], n_held: int, cache: Any) -> np.ndarray:
         """Evaluate the ids after the n_held that the cache holds; (vocab_size,) float32 logits that follow the last one."""

@@ -29,8 +29,8 @@ def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
 class IdleCaches:
     """At most `slots` of them less the running ones; oldest first, which are also the first to go."""
 
-    def __init__(self, config: Any, slots: int, new_cache: Callable[[], Any]) -> None:
-        self._config, self._slots, self._new_cache = config, slots, new_cache
+    def __init__(self, slots: int, new_cache: Callable[[], Any]) -> None:
+        self._slots, self._new_cache = slots, new_cache
         self._kept: list[Idle] = []
 
     def take(self, cache_key: str | None, prompt: Sequence[int], n_running: int) -> tuple[Any, int]:
@@ -65,7 +65,7 @@ class IdleCaches:
         has_room = len(self._kept) + n_running < self._slots or best is not self._kept[0]
         if n_best < len(best.ids) // 2 and has_room:
             # Another branch of the same chat: the long one stays for those who come back to it, if need be for an older one.
-            copied = copy_of(best.cache, self._config, n_best)
+            copied = copy_of(best.cache, self._new_cache(), n_best)
             if copied is not None:
                 return copied, n_best
         self._kept.remove(best)

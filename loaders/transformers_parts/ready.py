@@ -31,6 +31,9 @@ class CommonOptions:
                              "package and a GPU.", choices=("auto", "sdpa", "eager", "flash_attention_2"))
     threads: int = setting("int", 0, "Threads", "CPU threads; 0 is PyTorch's choice, the physical cores.", minimum=0,
                            maximum=1024)
+    cache: str = setting("choice", "dynamic", "KV cache", "dynamic: grows with the reply. static: takes its memory for the whole "
+                         "context when a reply begins, so that none ends because memory ran out in its middle.",
+                         choices=("dynamic", "static"))
     speculation: str = setting("choice", "none", "Speculation", f"{AHEAD} prompt_lookup guesses what the chat repeats. {ALONE}",
                                choices=("none", "prompt_lookup"))
     draft_tokens: int = setting("int", 8, "Draft tokens", "Most tokens guessed at once.", minimum=1, maximum=64)
@@ -69,5 +72,6 @@ def finish(model: Any, tokenizer: Any, device: str, chosen: dict[str, Any], prog
         speculation = guessing(forward, text, draft, most=chosen["draft_tokens"])
     options = {**chosen, "device": device, "threads": torch.get_num_threads(), "attention": attention}
     facts = describe(tokenizer, text, forward, options, vocab_size, features)
+    forward.room = facts.context if chosen["cache"] == "static" else 0
     progress(1.0, "Ready")
     return TransformersLoader(forward, text, facts, speculation, on_close=placement.close if placement else None)

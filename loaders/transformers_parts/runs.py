@@ -75,7 +75,7 @@ class TransformersLoader:
         self._speculation = speculation
         self._forward, self._text = forward, text
         self._vocabulary: Vocabulary = text.vocabulary()
-        self._idle = IdleCaches(forward.config, facts.slots, forward.new_cache)
+        self._idle = IdleCaches(facts.slots, forward.run_cache)
         self._adapters = Adapters(forward.model)
         self._runs: dict[str, Run] = {}
         self._pace = Pace()
@@ -199,7 +199,7 @@ class TransformersLoader:
             # Some layers of its cache may hold the failed tokens and others not, so the cache is of no more use.
             if known is not None and known.code == "out_of_memory" and self._idle.clear():
                 self._forward.free_memory()
-                run.cache, run.n_evaluated, run.n_ahead = self._forward.new_cache(), 0, 0
+                run.cache, run.n_evaluated, run.n_ahead = self._forward.run_cache(), 0, 0
                 return
             self._runs.pop(run.name, None)
             words = " ".join(str(error).split())[:400] or type(error).__name__
@@ -241,7 +241,7 @@ class TransformersLoader:
                 break
             run.n_evaluated, run.n_ahead = run.n_evaluated + 1, run.n_ahead - 1
         if run.name in self._runs and not self._took_back(run):
-            run.cache, run.n_evaluated = self._forward.new_cache(), 0  # it is read again
+            run.cache, run.n_evaluated = self._forward.run_cache(), 0  # it is read again
         assert run.guesses is not None
         run.guesses.took(guessed, [token.id for token in tokens])
         return list(tokens)

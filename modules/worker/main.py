@@ -134,7 +134,7 @@ def _write_all(fd: int, piece: bytes) -> None:
 
 def _load(command: Load, send_progress: Callable[[float, str], None]) -> tuple[Loader, ModelFacts]:
     """The loaded model and what it says of itself; raises LoadFailed naming an option the loader does not have."""
-    spec = registry.find_loaders().get(command.loader)
+    spec = registry.find(command.loader)
     if spec is None:
         raise LoadFailed(f"There is no loader called {command.loader!r} that works; see the log.", param="loader")
     parsed, unknown = parse_values(spec.options, command.options)
