@@ -6,6 +6,7 @@ The server has the vocabulary, the template and the sampler. Its prompts and rep
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from modules.core.params import GenerationParams
 
 from .openai_server_parts import pieces, turns
 from .openai_server_parts.client import Client, End, Heard, Stream
+from .openai_server_parts.likely import Likely
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +38,14 @@ CONTEXT_FIELDS = ("max_model_len", "context_length", "max_context_length", "cont
 @dataclass
 class _Reading:
     """One run: its stream, the number of its prompt's ids, how many ids the reply may still have whatever the server thinks of
-    max_tokens, and whether it has begun and is in its reasoning."""
+    max_tokens, how many alternatives of each token are wanted, and whether it has begun and is in its reasoning.
+    held: bytes of a character that is not whole yet."""
 
     stream: Stream
     n_prompt: int
     room: int
+    n_top: int = 0
+    held: bytes = b""
     has_begun: bool = False
     is_thinking: bool = False
 
@@ -69,7 +74,7 @@ class RemoteLoader:
         room = max(1, self.facts.context - len(prompt))
         limit = min(params.max_tokens, room) if params.max_tokens else 0
         stream = self._client.open(run, turns.ask(prompt, params, self._model, limit), self._heard)
-        self._runs[run] = _Reading(stream, len(prompt), PATIENCE * (limit or room))
+        self._runs[run] = _Reading(stream, len(prompt), PATIENCE * (limit or room), params.top_logprobs)
         return 0
 
     def step(self) -> list[tuple[str, StepResult]]:
@@ -104,7 +109,12 @@ class RemoteLoader:
             self._runs.pop(run)
             results.append((run, Token(pieces.END, "", finish="length" if heard.is_length else "stop", counted=heard.counted)))
             return
-        tokens = _tokens(heard.text)
+        if reading.n_top and not (heard.has_logprobs or is_thinking):
+            self.remove(run)
+            results.append((run, RunFailed(BadRequest(f"{self.facts.device} sends no log-probabilities with {self._model}; ask "
+                                                      "without logprobs.", param="logprobs"))))
+            return
+        tokens = _with_logprobs(heard.tokens, reading) if reading.n_top and heard.tokens else _tokens(heard.text)
         results += ((run, token) for token in tokens[:reading.room])
         reading.room -= len(tokens)
         if reading.room <= 0:
@@ -143,6 +153,26 @@ def _tokens(text: str) -> list[Token]:
         except UnicodeDecodeError:
             made.append(Token(id_, ""))
     return made
+
+
+def _with_logprobs(found: Sequence[Likely], reading: _Reading) -> list[Token]:
+    """The server's tokens, each as ids of ours, of which the last has its text and log-probability."""
+    made: list[Token] = []
+    for one in found:
+        text, reading.held = _whole(reading.held + one.raw)
+        ids = pieces.encode_bytes(one.raw) or [pieces.END]
+        top = tuple((pieces.encode(other, control=False)[-1] if other else pieces.END, other, value)
+                    for other, value in one.top[:reading.n_top])
+        made += [Token(id_, "") for id_ in ids[:-1]]
+        made.append(Token(ids[-1], text, one.logprob, top))
+    return made
+
+
+def _whole(raw: bytes) -> tuple[str, bytes]:
+    """The whole characters of the bytes, and what is left of one that is cut at the end."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(raw)
+    return text, decoder.getstate()[0]
 
 
 def _no(what: str) -> BadRequest:
@@ -197,4 +227,5 @@ class Options:
 
 SPEC = LoaderSpec(
     name="openai_server", title="OpenAI-compatible server", accepts=accepts, load=load, options=knobs_of(Options),
-    requires=("httpx",), install="pip install -r requirements.txt", params=turns.PARAMS, features=frozenset({"batching"}))
+    requires=("httpx",), install="pip install -r requirements.txt", params=turns.PARAMS,
+    features=frozenset({"batching", "logprobs"}))

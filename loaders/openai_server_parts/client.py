@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from modules.core.errors import AppError, BadRequest, Busy, Cancelled, ContextTooLong, LoadFailed, NotFound, Unauthorized
 
+from .likely import Likely, likely
 from .turns import Ask
 
 if TYPE_CHECKING:
@@ -26,10 +27,13 @@ SHOWN = 300  # characters of a server's words
 
 @dataclass(frozen=True)
 class Piece:
-    """New text; reasoning apart from the reply."""
+    """New text; reasoning apart from the reply. tokens: the server's own that spell it, where it says; () where they do not.
+    has_logprobs: whether the server sent any with it."""
 
     text: str
     is_reasoning: bool = False
+    tokens: tuple[Likely, ...] = ()
+    has_logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,9 @@ def _pieces(choice: dict[str, Any]) -> Iterator[Piece]:
     else:
         content = choice.get("text")
     if isinstance(content, str) and content:
-        yield Piece(content)
+        tokens = likely(choice.get("logprobs"))
+        is_whole = b"".join(token.raw for token in tokens) == content.encode("utf-8", "replace")
+        yield Piece(content, tokens=tokens if is_whole else (), has_logprobs=bool(tokens))
 
 
 def _counts(usage: dict[str, Any]) -> tuple[int, int] | None:

@@ -29,8 +29,13 @@ def encode(text: str, *, control: bool) -> list[int]:
         if control and part in CONTROL_IDS:
             ids.append(CONTROL_IDS[part])
         else:
-            ids.extend(map(_id, _PIECE.findall(part.encode("utf-8", "replace"))))
+            ids.extend(encode_bytes(part.encode("utf-8", "replace")))
     return ids
+
+
+def encode_bytes(raw: bytes) -> list[int]:
+    """Ids of these bytes, without control tokens."""
+    return [_id(part) for part in _PIECE.findall(raw)]
 
 
 def decode(ids: Iterable[int]) -> bytes:

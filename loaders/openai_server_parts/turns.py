@@ -36,8 +36,11 @@ def ask(prompt: Sequence[int], params: GenerationParams, model: str, max_tokens:
         body["max_tokens"] = max_tokens
     if params.seed >= 0:
         body["seed"] = params.seed
+    n_top = params.top_logprobs
     if START not in prompt:
+        body |= {"logprobs": n_top} if n_top else {}
         return Ask("/completions", {**body, "prompt": decode(prompt).decode("utf-8", "replace")})
+    body |= {"logprobs": True, "top_logprobs": n_top} if n_top else {}
     return Ask("/chat/completions", {**body, "messages": messages(prompt)})
 
 

@@ -34,8 +34,9 @@ def completion_logprobs(tokens: Sequence[Token], top: int, offset: int) -> dict[
 
 
 def spelled(delta: Delta) -> tuple[Token, ...]:
-    """The delta's tokens without those before its text that were swallowed: a reasoning mark and the white space around it."""
-    tokens = delta.tokens
+    """The delta's tokens without those before its text that were swallowed: a reasoning mark and the white space around it; and
+    without ids of ours that are only a part of a server's token."""
+    tokens = tuple(token for token in delta.tokens if token.text or token.finish is not None or token.logprob is not None)
     extra = sum(len(token.text) for token in tokens) - len(delta.text)
     while tokens and extra > 0 and len(tokens[0].text) <= extra:
         extra -= len(tokens[0].text)
