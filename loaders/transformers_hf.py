@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from modules.core.errors import LoadFailed
 from modules.core.knobs import knobs_of, setting
 from modules.core.loader import Loader, LoaderSpec, ModelFile, Progress
+from modules.core.mapped import let_go
 from modules.sampling.chain import HONOURED
 
 from .transformers_parts.facts import FEATURES
@@ -60,6 +61,8 @@ def load(path: str, options: dict[str, Any], progress: Progress) -> Loader:
             tokenizer = models.load_tokenizer(checkpoint)
             with models.weight_progress(progress, 0.08, 0.95):
                 model = models.load_weights(checkpoint, config, options, dtype, device, placement)
+            if options["quantization"] != "none":
+                let_go(checkpoint.folder.glob("*.safetensors"))  # else a float32 file stays beside its 8-bit weights
             chosen = {**options, "dtype": str(dtype).removeprefix("torch."), "draft_model": Path(options["draft_model"]).name}
             if options["quantization"] == "none" and checkpoint.quantization:
                 chosen["quantization"] = checkpoint.quantization

@@ -113,7 +113,7 @@ def test_a_folder_says_what_it_is(tmp_path: Path) -> None:
                                                                             {"name": "default", "template": "d"}]})
     file = read_model(path, "m")
     assert file == ModelFile("m", str(path), "safetensors", file.size_bytes, "LlamaForCausalLM", 32, 1024, "F16", "d", 4, 2, 8,
-                             heads=8, hidden_size=64)
+                             heads=8, hidden_size=64, n_outside=32)
     (path / "chat_template.jinja").write_text("jinja")
     assert read_model(path).chat_template == "jinja"
 

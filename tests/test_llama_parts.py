@@ -1,17 +1,14 @@
-"""The GGUF loader's small parts: broken characters, grammar limits, pace, mapped files."""
+"""The GGUF loader's small parts: broken characters, grammar limits, pace."""
 
 from __future__ import annotations
 
 import itertools
-import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loaders.llama_cpp_parts.grammar import MAX_NESTING, check_grammar, nesting
-from loaders.llama_cpp_parts.mapping import MAPS, let_go
 from loaders.llama_cpp_parts.pace import ALONE_SECONDS, BESIDE_PIECES, Pace, piece_seconds
 from loaders.llama_cpp_parts.utf8 import Utf8, pending
 from modules.core.errors import BadRequest
@@ -145,22 +142,3 @@ def test_a_slow_machine_still_moves() -> None:
         n = pace.chunk(0, 1000)
         assert n >= 2
         pace.prefilled(0, n, 4.0 * n)
-
-
-@pytest.mark.skipif(not MAPS.exists(), reason="only Linux says what is mapped")
-def test_pages_of_a_mapped_model_go_and_come_back_when_they_are_read(tmp_path: Path) -> None:
-    import mmap
-
-    def resident(name: str) -> int:
-        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
-        next(line for line in lines if line.endswith(name))
-        return int(next(line for line in lines if line.startswith("Rss:")).split()[1])
-
-    path = tmp_path / "blob"
-    path.write_bytes(os.urandom(1 << 20))
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-        before = mapped[:]
-        assert resident("blob") == 1024
-        assert let_go(str(path)) == 1 << 20 and resident("blob") == 0
-        assert mapped[:] == before
-    assert let_go(str(tmp_path / "none")) == 0

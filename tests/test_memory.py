@@ -43,7 +43,9 @@ def test_the_forecast_adds_up() -> None:
     assert forecast(LLAMA, {"context": 4096, "kv_type_k": "q8_0", "kv_type_v": "q8_0"}).kv_bytes < needs.kv_bytes
     hf = replace(LLAMA, format="safetensors")
     assert forecast(hf, {"dtype": "float32", "quantization": "none"}).weights_bytes == 32_000_000_000
-    assert forecast(hf, {"dtype": "float32", "quantization": "4bit"}).weights_bytes < 5 * GB
+    assert forecast(hf, {"dtype": "bfloat16", "quantization": "4bit"}).weights_bytes < 5 * GB
+    outside = replace(hf, n_outside=1_000_000_000)  # stays as it is: embeddings and the output
+    assert forecast(outside, {"dtype": "float32", "quantization": "8bit"}).weights_bytes == 4_000_000_000 + 7_070_000_000
     assert forecast(ModelFile("e", "", "echo"), {"context": 4096}).total_bytes == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 import re
 import sys
@@ -14,11 +15,11 @@ from typing import Any
 
 from modules.core.errors import LoadFailed, OutOfMemory
 from modules.core.loader import Progress
-
-from .mapping import let_go
+from modules.core.mapped import let_go
 
 INFO, WARN, ERROR, CONTINUED = 2, 3, 4, 5  # ggml_log_level
 BUFFER = re.compile(r"buffer size =\s*([\d.]+) MiB")
+SPLIT = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.I)
 FLASH = re.compile(r"Flash Attention (enabled|disabled)")
 DEVICE = re.compile(r"using device (\S+) \(([^)]*)\)")
 LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}  # llama_load_mode by (mmap, mlock)
@@ -114,7 +115,7 @@ class Library:
             raise self.failure(f"{Path(path).name} could not be loaded",
                                "Check that the download is complete and that this llama.cpp knows the model's architecture.")
         if mmap and not mlock:
-            let_go(path)
+            let_go(parts_of(Path(path)))
         return model
 
     def metadata(self, model: Any, name: str) -> str:
@@ -159,6 +160,12 @@ def overhear(call: Callable[[], object]) -> str:
     except OSError as error:
         return f"What llama.cpp said could not be read: {error}. The model's own log has it."
     return said.decode("utf-8", "replace").strip()[:MAX_OVERHEARD]
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of a split GGUF that are there, or the one."""
+    name = SPLIT.sub(r"-*-of-\1.gguf", glob.escape(path.name))
+    return list(path.parent.glob(name))
 
 
 def check_file(path: str) -> int:

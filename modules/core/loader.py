@@ -69,7 +69,8 @@ class ModelFile:
     name: how people and API clients call it; unique in a catalog. path: the file, the folder, or a split's first file.
     n_params, trained_context, quantization, chat_template are 0 or "" where the headers do not say.
     layers, kv_heads, head_dim: what the KV cache's size follows from; heads, hidden_size, feed_forward: what computing takes
-    follows from these; 0 where unknown.
+    follows from these; 0 where unknown. n_outside: parameters outside of the layers (embeddings, the output), which quantizing
+    while loading leaves as they are; 0 where unknown.
     problem: why it cannot be loaded, with the way out; empty where nothing speaks against it.
     source: the other program on this machine that it belongs to, or the host of a server's model; "" for what is in the folders.
     """
@@ -89,6 +90,7 @@ class ModelFile:
     heads: int = 0
     hidden_size: int = 0
     feed_forward: int = 0
+    n_outside: int = 0
     problem: str = ""
     source: str = ""
 

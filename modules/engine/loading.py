@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +18,7 @@ from ..models import memory
 from ..models.adapters import AdapterCatalog
 from ..models.forecast import forecast
 from ..text.splitter import detect_marks
+from ..worker import memory_use
 from ..worker.client import WorkerClient
 from .adapters import begin
 from .models import Held, LoadState, LoadWatch
@@ -126,7 +125,7 @@ class Loading:
         if self._held.get(held.name) is held:
             del self._held[held.name]
         await held.worker.close()
-        await asyncio.to_thread(_give_back)
+        await asyncio.to_thread(memory_use.give_back)
 
     async def _load(self, file: ModelFile, loader: str, options: Mapping[str, Any] | None, is_patient: bool,
                     adapters: Sequence[tuple[str, float]]) -> Held:
@@ -288,12 +287,6 @@ class Loading:
         task = asyncio.create_task(wait_and_release(), name=f"retire {old.name}")
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
-
-
-def _give_back() -> None:
-    """Hand the memory that was freed with a model back to the system; glibc keeps it, other C libraries have no such call."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _ended(held: Held) -> None:

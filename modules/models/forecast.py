@@ -22,7 +22,10 @@ CACHE_BYTES: dict[str, float] = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32,
                                  "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32}
 
 # bytes a weight in the number formats that a loader can bring weights into; scales are counted with the quantized ones
-WEIGHT_BYTES: dict[str, float] = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1.1, "int8": 1.1, "4bit": 0.6}
+WEIGHT_BYTES: dict[str, float] = {"float32": 4, "bfloat16": 2, "float16": 2, "8bit": 1.01, "int8": 1.01, "4bit": 0.52}
+# How many times bitsandbytes has the largest matrix unpacked as float32 while it multiplies: measured at 1 B parameters.
+UNPACKED = {"8bit": 2, "4bit": 1}
+USUAL_OUTSIDE = 0.08  # the share of a model's parameters outside of its layers, where the headers do not say
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,9 @@ def _weights_bytes(file: ModelFile, options: Mapping[str, Any]) -> int:
         return int(file.n_params * WEIGHT_BYTES[dtype_of(file, options)])
     if file.format != "safetensors" or "dtype" not in options:
         return file.size_bytes
-    quantized = WEIGHT_BYTES.get(str(options.get("quantization")))
-    weights = int(file.n_params * (quantized or WEIGHT_BYTES[dtype_of(file, options)]))
+    plain, quantized = WEIGHT_BYTES[dtype_of(file, options)], WEIGHT_BYTES.get(str(options.get("quantization")))
+    outside = file.n_outside or USUAL_OUTSIDE * file.n_params
+    weights = int(outside * plain + (file.n_params - outside) * (quantized or plain))
     limit = float(options.get("cpu_memory") or 0)
     return min(weights, int(limit * 2**30)) if limit and not may_have_gpu() else weights
 
@@ -97,4 +101,5 @@ def _compute_bytes(file: ModelFile, options: Mapping[str, Any], context: int) ->
     values = batch * (4 * hidden + 2 * (file.feed_forward or 4 * hidden))
     if options.get("flash_attention") == "off":
         values += batch * file.heads * context
+    values += UNPACKED.get(str(options.get("quantization")), 0) * hidden * (file.feed_forward or 4 * hidden)
     return 4 * values + BUFFERS[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ MAX_JSON = 32 << 20   # bytes
 MAX_FILES = 1000      # weight files of a folder
 INDEX = "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "tokenizer_config.json")
+_IN_A_LAYER = re.compile(r"\.\d+\.")  # a tensor whose name has a layer's number
 _FORMATS: dict[str, FileFormat] = {"gptq": "gptq", "awq": "awq", "exl2": "exl2", "exl3": "exl3"}
 DESCRIBED_APART: dict[str, str] = {"quantize_config.json": "gptq", "quant_config.json": "awq"}  # by AutoGPTQ, by AutoAWQ
 _NAMES = {"fp8": "FP8", "gptq": "GPTQ", "awq": "AWQ", "exl2": "EXL2", "exl3": "EXL3"}
@@ -154,7 +156,7 @@ def read_template(path: Path, names: list[str]) -> str:
 
 
 def _quantization(config: Mapping[str, Any], tensors: list[Tensor]) -> dict[str, Any]:
-    """format, quantization and n_params: packed weights count as the weights they stand for."""
+    """format, quantization, n_params and n_outside: packed weights count as the weights they stand for."""
     method = str(config.get("quant_method", "")).lower()
     bits = config.get("bits", config.get("w_bit"))
     if config.get("load_in_4bit") or config.get("_load_in_4bit"):
@@ -166,7 +168,8 @@ def _quantization(config: Mapping[str, Any], tensors: list[Tensor]) -> dict[str,
     name = " ".join(part for part in (_NAMES.get(method, method), f"{bits:g}-bit" if bits else "",
                                       f"g{group}" if isinstance(group, int) and group > 0 else "") if part)
     return {"format": _FORMATS.get(method, "safetensors"), "quantization": name[:40] or _stored_as(tensors),
-            "n_params": sum(_weights(tensor, bits) for tensor in tensors)}
+            "n_params": sum(_weights(tensor, bits) for tensor in tensors),
+            "n_outside": sum(_weights(tensor, bits) for tensor in tensors if not _IN_A_LAYER.search(tensor.name))}
 
 
 def _weights(tensor: Tensor, bits: float) -> int:

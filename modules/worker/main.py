@@ -151,6 +151,7 @@ def _load(command: Load, send_progress: Callable[[float, str], None]) -> tuple[L
         tell(fraction, what)
 
     loader = spec.load(command.path, {**defaults, **parsed}, progress)
+    memory_use.give_back()
     return loader, replace(loader.facts, base_bytes=base_bytes)
 
 
