@@ -16,6 +16,7 @@ from modules.core.params import GenerationParams
 from modules.engine import Engine
 from modules.models.catalog import Catalog
 from modules.sampling import draft_model
+from modules.sampling.speculation import Lookup
 from tests.contract.play import Played, Stage, prompt_of
 from tests.llama_play import EXACT, GREEDY, changed, load
 from tests.tiny_memories import tiny_gemma, tiny_mamba
@@ -102,6 +103,9 @@ def test_guesses_from_the_prompt_are_right_where_the_reply_repeats_it(monkeypatc
         stage.play(lambda: len(played.tokens) >= 390)
         n_guessed, n_right = guessed(loader, "a")
         assert n_right <= n_guessed and stage.n_steps < 300
+        run = loader._runs["a"]
+        assert run.guesses is not None and isinstance(run.guesses._drafter, Lookup)
+        assert run.guesses._drafter._ids == [*prompt_of(loader), *played.ids] == [*run.seq.tokens, run.next_token]
     finally:
         loader.close()
 

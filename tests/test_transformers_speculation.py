@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modules.core.errors import LoadFailed
+from modules.core.errors import AppError, LoadFailed
 from tests.contract.play import Played, Stage, prompt_of
 from tests.llama_play import changed
 from tests.test_llama_speculation import Counted, always, guessed
@@ -67,6 +67,37 @@ def test_a_draft_model_that_is_wrong_costs_no_token(monkeypatch: pytest.MonkeyPa
     stage.play(lambda: played.is_over)
     assert played.ids == plainly(folder, prompt, LONG).ids and "repeatable" not in loader.facts.features
     assert loader.facts.options["draft_model"] == "other"
+
+
+def test_who_guesses_knows_the_whole_text(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    loader = load(folder, speculation="prompt_lookup")
+    always(loader, monkeypatch)
+    stage = Stage(loader)
+    played = stage.add("a", prompt_of(loader), changed(max_tokens=200))
+    stage.play(lambda: len(played.tokens) >= 150)
+    run = loader._runs["a"]
+    assert run.guesses._drafter._ids == run.ids == [*prompt_of(loader), *played.ids]
+    assert run.cache.get_seq_length() == run.n_evaluated == len(run.ids) - 1
+
+
+def test_a_fault_among_guesses_loses_no_token_before_it(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    loader = load(folder, speculation="draft_model", draft_model=str(folder))
+    always(loader, monkeypatch)
+    stage, prompt = Stage(loader), prompt_of(loader)
+    played = stage.add("a", prompt, LONG)
+    sampler = loader._runs["a"].sampler
+    choose, n_calls = sampler.choose, [0]
+
+    def failing(logits: Any) -> int:
+        n_calls[0] += 1
+        if n_calls[0] > 30:
+            raise AppError("No token is left.")
+        return int(choose(logits))
+
+    monkeypatch.setattr(sampler, "choose", failing)
+    stage.play(lambda: played.is_over)
+    assert played.error is not None and played.error.message == "No token is left."
+    assert played.ids == plainly(folder, prompt, LONG).ids[:30]
 
 
 def test_limits_hold_in_the_middle_of_what_was_guessed(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

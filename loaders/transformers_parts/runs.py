@@ -216,7 +216,7 @@ class TransformersLoader:
         self._pace.prefilled(size, time.perf_counter() - started, alone=alone)
         run.n_evaluated += size
         told: list[StepResult] = [Prefilled(min(run.n_evaluated, run.n_prompt), run.n_prompt, run.n_cached)]
-        return told if run.n_evaluated < total else [*told, self._sample(run, logits)]
+        return told if run.n_evaluated < total else [*told, self._next(run, logits)]
 
     def _decode(self, run: Run) -> list[StepResult]:
         guessed = run.guesses.next(run.room(self.facts.context)) if run.guesses and len(self._runs) == 1 else []
@@ -224,10 +224,7 @@ class TransformersLoader:
             return self._check(run, guessed)
         logits = self._forward.last_row(run.ids[-1:], run.n_evaluated, run.cache)
         run.n_evaluated += 1
-        token = self._sample(run, logits)
-        if run.guesses is not None:
-            run.guesses.took((), (token.id,))
-        return [token]
+        return [self._next(run, logits)]
 
     def _check(self, run: Run, guessed: list[int]) -> list[StepResult]:
         """The next token, and those after it for which the guesses were right; what was wrong is taken back."""
@@ -235,7 +232,12 @@ class TransformersLoader:
         run.n_evaluated, run.n_ahead = run.n_evaluated + 1, len(guessed)
         tokens: list[Token] = []
         for row, guess in zip(rows, [*guessed, None], strict=True):
-            token = self._sample(run, row)
+            try:
+                token = self._sample(run, row)
+            except AppError:
+                if not tokens:
+                    raise
+                break  # what was sampled before it is told first; the next step meets the fault again
             tokens.append(token)
             if token.finish is not None or token.id != guess:
                 break
@@ -250,6 +252,13 @@ class TransformersLoader:
         """Cut the guesses off the cache that were not right; False where it is of no more use."""
         n_wrong, run.n_ahead = run.n_ahead, 0
         return not n_wrong or cut(run.cache, run.n_evaluated + n_wrong, run.n_evaluated)
+
+    def _next(self, run: Run, logits: np.ndarray) -> Token:
+        """The next token of a step without guesses."""
+        token = self._sample(run, logits)
+        if run.guesses is not None:
+            run.guesses.took((), (token.id,))
+        return token
 
     def _sample(self, run: Run, logits: np.ndarray) -> Token:
         """Draw the next token and make its text; the run is over and its cache idle when the token has `finish`."""
