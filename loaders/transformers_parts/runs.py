@@ -237,7 +237,9 @@ class TransformersLoader:
             except AppError:
                 if not tokens:
                     raise
-                break  # what was sampled before it is told first; the next step meets the fault again
+                # What was sampled before it is told first; the next step looks at the last token again, and meets the fault.
+                run.n_evaluated, run.n_ahead = run.n_evaluated - 1, run.n_ahead + 1
+                break
             tokens.append(token)
             if token.finish is not None or token.id != guess:
                 break
