@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loaders.llama_cpp_parts.library import parts_of
+from loaders.llama_cpp_parts.library import Library, parts_of
 from modules.core.mapped import SMAPS, let_go
 
 
@@ -44,3 +44,17 @@ def test_all_parts_of_a_split_file_are_found_whatever_its_name(tmp_path: Path) -
         (tmp_path / name).touch()
     assert sorted(part.name for part in parts_of(tmp_path / names[0])) == names[:2]
     assert [part.name for part in parts_of(tmp_path / "b.gguf")] == ["b.gguf"]
+
+
+def test_copies_of_mapped_weights_are_seen_in_the_log() -> None:
+    pytest.importorskip("llama_cpp")
+    library = Library()
+    try:
+        library.log._learn("load_tensors:   CPU_Mapped model buffer size =   620.02 MiB\n")
+        assert not library.log.has_copies
+        library.log._learn("llama_kv_cache:        CPU KV buffer size =   84.00 MiB\n")
+        assert not library.log.has_copies
+        library.log._learn("load_tensors:   CPU_REPACK model buffer size =   425.25 MiB\n")
+        assert library.log.has_copies and library.log.buffer_bytes == int(620.02 * 2**20) + 84 * 2**20 + int(425.25 * 2**20)
+    finally:
+        library.log.close()

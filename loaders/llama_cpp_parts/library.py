@@ -41,6 +41,7 @@ class Log:
         self.buffer_bytes = 0
         self.device = ""
         self.flash_attention = ""
+        self.has_copies = False  # weights of the mapped file that were also copied: repacked, or to a GPU
         self.errors: deque[str] = deque(maxlen=20)
         self._level = INFO
         self._callback = c.llama_log_callback(self._take)
@@ -64,6 +65,7 @@ class Log:
     def _learn(self, line: str) -> None:
         if found := BUFFER.search(line):
             self.buffer_bytes += int(float(found[1]) * 2**20)
+            self.has_copies |= " model buffer" in line and "_Mapped" not in line
         elif found := DEVICE.search(line):
             self.device = f"{found[1]} ({found[2]})"
         elif found := FLASH.search(line):
@@ -114,7 +116,7 @@ class Library:
         if not model:
             raise self.failure(f"{Path(path).name} could not be loaded",
                                "Check that the download is complete and that this llama.cpp knows the model's architecture.")
-        if mmap and not mlock:
+        if mmap and not mlock and self.log.has_copies:
             let_go(parts_of(Path(path)))
         return model
 
