@@ -15,7 +15,8 @@ import pytest
 from modules.chat import ChatService
 from modules.core.conversation import Node
 from modules.core.errors import BadRequest, NotFound
-from modules.engine import Engine
+from modules.core.events import Request
+from modules.engine import Engine, Run
 from modules.notebook import Notebook
 from modules.replies import Replies
 from modules.sessions import Sessions
@@ -53,6 +54,19 @@ class Desk:
             if node.status != "streaming":
                 return node
             await asyncio.sleep(0.01)
+
+
+def asked_of(engine: Engine) -> list[Request]:
+    """What is asked of the engine from now on: a run that has ended does not know it any more."""
+    asked: list[Request] = []
+    start = engine.start
+
+    def noting(request: Request, **rest: Any) -> Run:
+        asked.append(request)
+        return start(request, **rest)
+
+    engine.start = noting  # type: ignore[method-assign]
+    return asked
 
 
 @asynccontextmanager
@@ -184,12 +198,12 @@ async def test_a_character_speaks_first_and_its_card_leads_the_prompt(tmp_path: 
         assert len(view.path) == 1
         assert view.path[0].message.role == "assistant"
         assert view.names["assistant"] == d.store.cards.load(name).name
+        asked = asked_of(d.engine)
         reply = await d.say("Who are you?")
         assert (await d.chat.view(TAB)).title == "Who are you?", "a list of chats that all bear one name finds none"
         assert reply.message.name == d.store.cards.load(name).name
-        run = d.engine.run(reply.run)
-        assert run.request.messages[0].role == "system"
-        assert d.store.cards.load(name).name in run.request.messages[0].text
+        assert asked[0].messages[0].role == "system"
+        assert d.store.cards.load(name).name in asked[0].messages[0].text
 
 
 async def test_a_greeting_nobody_answered_is_open_after_a_reload_but_not_listed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from modules.store.database import Store
 from modules.store.journal import Journal
 from modules.store.sessions import SessionTable
 
-from .test_chat import OTHER_TAB, TAB, Desk, desk
+from .test_chat import OTHER_TAB, TAB, Desk, asked_of, desk
 from .test_engine import until
 
 FAULTS = [AppError("The database could not be written (disk is full)."), sqlite3.OperationalError("database is locked"),
@@ -228,8 +228,9 @@ async def test_a_duplicated_tab_sends_with_the_system_prompt_of_the_chat_it_show
         await d.chat.new_chat(TAB)
         await d.chat.describe(TAB, system_prompt="Speak as a lawyer.")
         await d.say("Good morning")
-        turn = await d.chat.send(TAB, "And?", conversation=pirate.conversation, under=pirate.id)
-        assert d.engine.run(turn.run).request.messages[0].text == "Speak as a pirate."
+        asked = asked_of(d.engine)
+        await d.chat.send(TAB, "And?", conversation=pirate.conversation, under=pirate.id)
+        assert asked[0].messages[0].text == "Speak as a pirate."
         assert (await d.sessions.get(TAB)).system_prompt == "Speak as a pirate."
 
 
