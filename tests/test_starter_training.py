@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import pytest
 
 from starter import drills, forward
 from starter import tokenizer as tokens
-from starter.batches import Position, Source, batches
+from starter.batches import Position, batches
 from starter.train import Plan, Run, build, train
 
 FOLDER = Path(__file__).parents[1] / "models" / "starter"
@@ -147,14 +150,29 @@ def test_rows_of_a_batch_are_whole_documents_within_the_context() -> None:
     assert longest > 1024, "far positions must be trained"
 
 
-def test_processes_beside_the_training_make_the_same_batches_in_the_same_order() -> None:
-    import torch
+COMPARE = """
+import sys
+from itertools import islice
+from pathlib import Path
+import torch
+from starter.batches import Position, Source, batches
 
-    source, start = Source(seed=1, batch_tokens=2048), Position(chunk=5, batch=3)
-    here = islice(batches(FOLDER / "tokenizer.json", source, start), 150)
-    beside = islice(batches(FOLDER / "tokenizer.json", source, start, processes=2), 150)
+if __name__ == "__main__":
+    tokenizer, source, start = Path(sys.argv[1]), Source(seed=1, batch_tokens=2048), Position(chunk=5, batch=3)
+    here = islice(batches(tokenizer, source, start), 150)
+    beside = islice(batches(tokenizer, source, start, processes=2), 150)
     chunks = set()
     for (position, ids, weights), (other, other_ids, other_weights) in zip(here, beside, strict=True):
         assert position == other and torch.equal(ids, other_ids) and torch.equal(weights, other_weights)
         chunks.add(position.chunk)
-    assert chunks == {5, 6}
+    assert chunks == {5, 6}, chunks
+"""
+
+
+def test_processes_beside_the_training_make_the_same_batches_in_the_same_order(tmp_path: Path) -> None:
+    """In a process of its own: multiprocessing keeps one of its own beside whoever used it, to the end."""
+    (tmp_path / "compare.py").write_text(COMPARE)
+    env = {**os.environ, "PYTHONPATH": str(FOLDER.parents[1])}
+    done = subprocess.run([sys.executable, tmp_path / "compare.py", FOLDER / "tokenizer.json"], env=env, capture_output=True,
+                          text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
