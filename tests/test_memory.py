@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,22 @@ def test_scores_count_where_attention_is_not_flash(monkeypatch: pytest.MonkeyPat
         64 * 32 * 8192 * 4)
     small = replace(file, n_params=500_000_000)
     assert forecast(small, on_cpu).compute_bytes == forecast(replace(file, n_params=0), on_cpu).compute_bytes, "a whole batch"
+
+
+async def test_many_who_look_at_once_have_the_memory_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp")
+    path = tiny_gguf(tmp_path / "models" / "tiny.gguf")
+    engine = Engine(Catalog([path.parent]), registry.find_loaders(), log_dir=tmp_path)
+    try:
+        held = await engine.load("tiny", options={"context": 512, "threads": 1})
+        asked: list[int] = []
+        monkeypatch.setattr("modules.worker.memory_use.bytes_of", lambda pid: asked.append(pid) or held.facts.base_bytes + 5)
+        assert await asyncio.gather(*(held.measured() for _ in range(4))) == [5] * 4
+        assert await held.measured() == 5 and asked == [held.worker.pid]
+        monkeypatch.setattr("modules.engine.models.MEASURED_SECONDS", 0.0)
+        assert await held.measured() == 5 and len(asked) == 2
+    finally:
+        await engine.close()
 
 
 async def test_what_a_loaded_model_takes_is_measured_without_its_libraries(tmp_path: Path) -> None:

@@ -96,3 +96,9 @@ def test_a_loader_that_stumbles_over_a_file_does_not_hide_the_others(folder: Pat
     write(folder, good=spec_line("good", 1), rude=spec_line("rude", 1).replace("lambda file: 1", "lambda file: 1/0"))
     assert registry.choose(GGUF).name == "good"
     assert "rude" in caplog.text
+
+
+def test_a_loader_is_found_by_its_name_whatever_its_file_is_called() -> None:
+    found = {name: registry.find(name) for name in ("echo", "transformers", "none", "echo_parts.vocabulary", "echo_parts")}
+    assert {name for name, spec in found.items() if spec is not None and spec.name == name} == {"echo", "transformers"}
+    assert [name for name, spec in found.items() if spec is None] == ["none", "echo_parts.vocabulary", "echo_parts"]

@@ -119,6 +119,7 @@ async def test_a_reply_is_there_while_its_model_comes_back_and_can_be_stopped_th
         assert not it.engine.held().runs and run.request.messages == ()
         await until(lambda: it.engine.resting == ["echo"])
         reply = await it.say("And now?")
+        assert it.engine.run(reply.run).request.messages == (), "an ended run keeps no chat"
         assert (reply.status, reply.message.text, reply.model) == ("complete", "Here I am.", "echo")
 
 
